@@ -44,7 +44,7 @@ from relaygw.cli.check_findings import (
 )
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation
 from relaygw.cli.provider import hold_word, hold_words
-from relaygw.cli.running_gateway import note_refusal
+from relaygw.cli.running_gateway import note_refusal, other_mode
 from relaygw.cli.setup_host import (
     is_bystander,
     service_problems,
@@ -186,6 +186,7 @@ def check_settings(
         problems.clear()  # what happens to mail is explained all the same
     if not wants_json:
         doubts = [*doubts, *shortages, *(text for is_vital, text in closed if not is_vital)]
+        doubts += other_mode(loaded)
         _tell(invocation, loaded, mail, doubts, is_ok=not problems and not online)
     for problem in problems:
         warn(f"error: {problem}")

@@ -25,11 +25,12 @@ def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
 
     A gateway with another queue than the default is named on stderr; what it says is read and done
     as its own user, where this is root, and not by another user. Raises StoreUnavailable when
-    several run, or its configuration cannot be read and the usual queue is empty.
+    several run, or its configuration cannot be read and the usual queue is empty, and SettingsError
+    when none runs, and the file of the one that ran is gone.
     """
     running = service_file.running_gateways(os.environ)
     if not running:
-        return load_usual()
+        return _meant(load_usual())
     usual = wrong = None
     try:
         usual = load_usual()
@@ -66,6 +67,12 @@ def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
             "--config, or its queue with RELAYGW__QUEUE__URL"
         )
     return loaded
+
+
+def _meant(usual: LoadedSettings) -> LoadedSettings:
+    with state_owner.as_owner_of(usual.state_dir):
+        check_sandbox_is_meant(usual)
+    return usual
 
 
 def _instead_of_unusable(
@@ -172,6 +179,46 @@ def running_mode(settings: Settings) -> str:
         gateway.mode for gateway in running if gateway.queue == settings.queue.url and gateway.mode
     )
     return next(modes, settings.mode.value)
+
+
+def check_mode_of_queue(settings: Settings) -> None:
+    """Raise SettingsError where a gateway runs in another mode on the SQLite queue of this one.
+
+    The mail of a shop and that of its staging would be in one queue, for both to send.
+    """
+    for gateway in _in_another_mode(settings):
+        raise SettingsError(_clash(gateway, settings))
+
+
+def other_mode(loaded: LoadedSettings) -> Iterator[str]:
+    """Yield that a gateway of another configuration runs in another mode on this queue."""
+    for gateway in _in_another_mode(loaded.settings):
+        if not reads(gateway, *loaded.files):
+            yield _clash(gateway, loaded.settings)
+
+
+def _in_another_mode(settings: Settings) -> Iterator[FoundGateway]:
+    file = _file_of(settings.queue.url)
+    for gateway in () if settings.queue.is_postgres else service_file.running_gateways(os.environ):
+        if gateway.mode not in ("", settings.mode) and _file_of(gateway.queue) == file:
+            yield gateway
+
+
+def _file_of(url: str) -> str:
+    return os.path.realpath(url.removeprefix("sqlite:///"))
+
+
+def reads(gateway: FoundGateway, *files: Path) -> bool:
+    """True if a gateway runs with one of these files."""
+    return os.path.realpath(gateway.config) in map(os.path.realpath, files)
+
+
+def _clash(gateway: FoundGateway, settings: Settings) -> str:
+    return (
+        f"mode: {settings.mode}, but {_named(gateway)} (pid {gateway.pid}) runs in mode "
+        f"{gateway.mode} on the same queue {settings.queue.url}; stop that first, or give this "
+        "configuration a queue.url, listeners, web.bind and maildrop.path of its own"
+    )
 
 
 def note_refusal(pid: int, reason: str) -> None:

@@ -44,11 +44,13 @@ def _run(invocation: Invocation, chosen: tuple[str, ...]) -> int:
     loaded = invocation.load()
     from relaygw import supervisor
     from relaygw.cli.install_sendmail import maildrop_warnings
+    from relaygw.cli.running_gateway import check_mode_of_queue
     from relaygw.late_packages import missing_parts
     from relaygw.settings.in_force import check_sandbox_is_meant
     from relaygw.volume import is_private_temporary
 
     check_sandbox_is_meant(loaded)
+    check_mode_of_queue(loaded.settings)
     if not loaded.settings.queue.is_postgres and is_private_temporary(loaded.state_dir):
         raise SettingsError(
             f"queue.url: {loaded.state_dir} is emptied by systemd when the service stops "

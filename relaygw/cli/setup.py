@@ -24,6 +24,7 @@ from relaygw.cli.check import finding_line
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation
 from relaygw.cli.install_sendmail import Prefix
 from relaygw.cli.mail_change import raise_if_alone
+from relaygw.cli.running_gateway import reads
 from relaygw.cli.setup_host import refuse_overlaid
 from relaygw.cli.setup_secrets import (
     has_password,
@@ -40,6 +41,7 @@ from relaygw.cli.users import hash_of
 from relaygw.errors import SettingsError
 from relaygw.mail.clock import clock_ms
 from relaygw.policy.endings import ending_logins
+from relaygw.service_file import running_gateways
 from relaygw.settings.load import DEFAULT_FILE, load_settings
 from relaygw.settings.model import Settings
 from relaygw.settings.presets import presets
@@ -282,9 +284,23 @@ def _refuse_another(config: Path, found: object, answers: setup_plan.Answers) ->
     if differs := setup_plan.difference(_tree(answers, config), found):
         raise CommandFailed(
             f"{config} exists with other settings ({', '.join(differs)}); setup changes no file: "
-            "edit it, or move it away to start over",
+            "edit it, or, to start over, stop the gateway and move it away",
             exit_code=os.EX_CANTCREAT,
         )
+
+
+def _refuse_another_mode(config: Path, settings: Settings) -> None:
+    """Raise CommandFailed when a gateway runs with a file of this name, in another mode."""
+    for gateway in running_gateways(os.environ):
+        if reads(gateway, config) and gateway.mode not in ("", settings.mode):
+            stop = f"systemctl disable --now {' '.join(host.UNITS)}"
+            raise CommandFailed(
+                f"{config} is gone, and the gateway that runs with it (pid {gateway.pid}) is in "
+                f"mode {gateway.mode}: setup does not make it {settings.mode}. Stop it first: "
+                f"{stop if host.is_of_service(config) else f'kill {gateway.pid}'}; for a second "
+                "gateway beside it put the file back, and name another with --config",
+                exit_code=os.EX_CONFIG,
+            )
 
 
 def _tree(
@@ -355,6 +371,7 @@ def _begin(config: Path, answers: setup_plan.Answers, wishes: Wishes) -> bool:
     shown = setup_plan.as_yaml(_tree(answers, config))
     settings = _validate(shown, config)
     refuse_overlaid(config, _tree(answers, config))
+    _refuse_another_mode(config, settings)
     _refuse_unused(answers, wishes)
     texts = {
         secret: None

@@ -189,10 +189,17 @@ def test_setup_of_a_gateway_has_the_socket_listen_where_the_configuration_says(
 
 
 def begin_anew_in_staging(machine: Machine, provider: ProviderInside) -> None:
-    """Beside the service that runs in production, with another file and other listeners."""
+    """In place of the service in production, with another file and other listeners."""
     machine.run("rm", "/etc/relaygw/relaygw.yaml")
     more = ["--sender", "shop@shop.test", "--allow", "@shop.test"]
     words = f"--use staging --host 127.0.0.1 --port {provider.port} --tls none"
+    asked = ["relaygw", "setup", *words.split(), *more, "--yes"]
+    refused = machine.run(*asked, check=False)
+    assert refused.returncode == os.EX_CONFIG
+    stop = f"systemctl disable --now {' '.join(UNITS)}"
+    assert f"Stop it first: {stop}; " in refused.stderr
+    assert not machine.path("/etc/relaygw/relaygw.yaml").exists()
+    machine.run(*stop.split())
     said = set_up(machine, *words.split(), *more, "--to", "a@shop.test", "--yes")
     assert "remove /etc/systemd/system/relaygw.socket.d/listeners.conf" in said
     listening = machine.run("ss", "-Hltn", "sport = :25").stdout

@@ -146,10 +146,13 @@ def test_its_file_is_gone_and_it_does_not_run(
     state.mkdir()
     keep_settings(load_settings(config=config, environ={"XDG_STATE_HOME": str(tmp_path)}))
     monkeypatch.delenv("RELAYGW_CONFIG", raising=False)
-    for words in (["check"], ["config", "show"], ["serve"]):
-        done = relaygw(*words, XDG_STATE_HOME=str(tmp_path))
+    alone = {"XDG_STATE_HOME": str(tmp_path), "RELAYGW_RUN_DIR": str(tmp_path / "run")}
+    for words in (["check"], ["config", "show"], ["serve"], ["status"], ["queue", "list"]):
+        done = relaygw(*words, **alone)
         assert done.returncode == os.EX_CONFIG, done
         assert "is not there, and the gateway of this queue ran in mode staging" in done.stderr
+    meant = relaygw("status", **alone, RELAYGW__MODE="sandbox")
+    assert "is not there" not in meant.stderr
 
 
 @pytest.mark.usefixtures("without_file")
