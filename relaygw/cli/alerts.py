@@ -16,6 +16,7 @@ from relaygw.alerting.open_channels import (
     target_words,
 )
 from relaygw.cli.frame import JSON_LINES, Command, CommandFailed, Group, Invocation, pass_invocation
+from relaygw.cli.stderr import warn
 from relaygw.cli.text import aligned, as_json, labelled, print_lines, terminal_width
 from relaygw.errors import RelaygwError
 from relaygw.mail.clock import clock_ms
@@ -90,7 +91,13 @@ def test_alerts(invocation: Invocation, channel: str | None) -> int:
 
     Exit code 69: at least one channel failed.
     """
-    settings = invocation.load_running().settings
+    loaded = invocation.load_running()
+    settings = loaded.settings
+    if not loaded.origins:  # of a gateway whose files have a mistake
+        for text in loaded.doubts:
+            warn(text)
+        if loaded.doubts and not settings.alerts:
+            return os.EX_CONFIG
     results = asyncio.run(_tell_all(invocation, settings, _chosen(settings, channel)))
     for is_told, words in results:
         click.echo(labelled("notified" if is_told else "failed", words))

@@ -35,6 +35,8 @@ from relaygw.cli.stderr import warn
 from relaygw.cli.text import as_json, cells, fitted, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
+from relaygw.mail.words import counted
+from relaygw.observe.maildrop import look_at_maildrop
 from relaygw.operations import queue_actions
 from relaygw.operations.obstacles import wait_words
 from relaygw.operations.story import tell_story
@@ -85,11 +87,14 @@ def list_queue(
     with invocation.open_store(loaded) as store:
         if not (mailq or postfix_json):
             print_list(found, store, choice, wants_json=wants_json, place="queue")
-            return
-        plain = not (choice.has_conditions or choice.limit or choice.newest_first)
-        messages = all_waiting(store) if plain else map(as_waiting, found(store, choice))
-        words = wait_words(store, loaded.settings)
-        (print_mailq if mailq else print_postqueue)(it.explained(words) for it in messages)
+        else:
+            plain = not (choice.has_conditions or choice.limit or choice.newest_first)
+            messages = all_waiting(store) if plain else map(as_waiting, found(store, choice))
+            words = wait_words(store, loaded.settings)
+            (print_mailq if mailq else print_postqueue)(it.explained(words) for it in messages)
+    left = look_at_maildrop(loaded.settings.maildrop.path)
+    if left is not None and left.waiting:  # where nothing that runs takes it
+        warn(f"not in the queue yet: {counted(left.waiting, 'message')} of sendmail in {left.path}")
 
 
 @queue.command("show")

@@ -25,6 +25,7 @@ from relaygw.errors import SettingsError, StoreUnavailable
 from relaygw.mail.search import Field, make_term
 from relaygw.observe.reload import read_refused_reload
 from relaygw.operations.selectors import ANY_STATE
+from relaygw.settings.in_force import is_in_force
 from relaygw.settings.load import (
     DEFAULT_FILE,
     LoadedSettings,
@@ -48,6 +49,8 @@ _PACKAGED_BIND = "127.0.0.1:25"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TRIAL_LIMIT_S = 30.0
 _POLL_S = 0.2
+RELOAD_S = 30.0
+"""How long a reload may take: workers end what they send by the settings of before."""
 
 
 def user_entry(*names: str) -> pwd.struct_passwd | None:
@@ -273,17 +276,34 @@ def enable(*, is_new: bool) -> None:
             )
 
 
-def reload_service(state_dir: Path) -> None:
-    """Have the service take the settings of its files; raises CommandFailed if it refuses them."""
+def reload_service(loaded: LoadedSettings) -> None:
+    """Have the service take these settings; raises CommandFailed if it refuses them.
+
+    On return no mail is taken, or sent, by those of before.
+    """
+    problem = ""
     if _systemctl("reload", UNITS[-1]).returncode != 0:
-        with state_owner.as_owner_of(state_dir):
-            refused = read_refused_reload(state_dir)
+        with state_owner.as_owner_of(loaded.state_dir):
+            refused = read_refused_reload(loaded.state_dir)
+        problem = refused.reason if refused else "its reload failed"
+    elif not _takes(loaded):  # systemctl only begins it
+        problem = f"its reload took longer than {RELOAD_S:.0f} s (journalctl -u relaygw)"
+    if problem:
         raise CommandFailed(
-            f"{UNITS[-1]} runs on with its old settings: "
-            f"{refused.reason if refused else 'its reload failed'}; correct that, or restart it, "
+            f"{UNITS[-1]} runs on with its old settings: {problem}; correct that, or restart it, "
             "and run relaygw setup again",
             exit_code=os.EX_UNAVAILABLE,
         )
+
+
+def _takes(loaded: LoadedSettings) -> bool:
+    deadline_s = time.monotonic() + RELOAD_S
+    with state_owner.as_owner_of(loaded.state_dir):
+        while not is_in_force(loaded):
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(_POLL_S)
+    return True
 
 
 @state_owner.as_caller()  # the system's own; without D-Bus it answers root only

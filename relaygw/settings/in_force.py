@@ -40,13 +40,22 @@ def kept_settings(state_dir: Path) -> LoadedSettings | None:
     try:
         with os.fdopen(os.open(state_dir / _NAME, _OPEN_FLAGS), "rb") as file:
             values = json.loads(file.read(_MAX_BYTES))
-        values["alerts"] = [channel for channel in values["alerts"] if channel["command"] is None]
+        alerts = values["alerts"]
+        values["alerts"] = [channel for channel in alerts if channel["command"] is None]
         for user in (*values["users"], *values["web"]["users"]):
             user["password_hash"] = _NO_PASSWORD
         settings = Settings.model_validate(_without_commands(values))
     except (OSError, ValueError, LookupError, TypeError, RecursionError):  # damaged
         return None
-    return LoadedSettings(settings=settings, origins={}, files=(), state_dir=state_dir)
+    doubts = tuple(
+        f"alerts.{number}.command: left out, as nothing is run until the configuration is "
+        "corrected; the gateway itself uses it"
+        for number, channel in enumerate(alerts, 1)
+        if channel["command"] is not None
+    )
+    return LoadedSettings(
+        settings=settings, origins={}, files=(), state_dir=state_dir, doubts=doubts
+    )
 
 
 def is_in_force(loaded: LoadedSettings) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.clock import clock_ms
+from relaygw.mail.drop import COMPLETE_SUFFIX, ID_BYTES
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.operations.access import note_logins
@@ -287,6 +288,15 @@ def test_json_of_the_verbs(two: Desk, verb: str, result: str) -> None:
 
 
 # --- Postfix's forms ----------------------------------------------------------------------
+
+
+def test_what_sendmail_left_is_no_empty_queue(desk: Desk) -> None:
+    maildrop = desk.config.parent / "maildrop"
+    maildrop.mkdir()
+    (maildrop / f"{'0' * 2 * ID_BYTES}{COMPLETE_SUFFIX}").write_bytes(b"x")
+    for words in ([], ["--mailq"]):
+        listed = desk.run("queue", "list", *words)
+        assert f"not in the queue yet: 1 message of sendmail in {maildrop}" in listed.stderr
 
 
 def test_the_list_as_mailq(desk: Desk) -> None:

@@ -237,7 +237,9 @@ def test_no_secret_is_left_and_nothing_is_run(gateway: Gateway, ran: Path) -> No
     wanted["alerts"] = [{"command": ["touch", str(ran)]}]
     kept.write_text(json.dumps(wanted))
     try:
-        assert relaygw("--config", str(gateway.config), "alerts", "test").returncode != 0
+        done = relaygw("--config", str(gateway.config), "alerts", "test")
+        assert done.returncode == os.EX_CONFIG
+        assert "alerts.1.command: left out" in done.stderr
         assert relaygw("--config", str(gateway.config), "provider", "list").returncode == 0
     finally:
         kept.write_text(text)

@@ -18,7 +18,7 @@ from relaygw.cli import main, setup_host, setup_steps
 from relaygw.errors import SettingsUnreadable
 from relaygw.service_file import RunningGateway
 from relaygw.settings import secrets
-from relaygw.settings.load import load_settings
+from relaygw.settings.load import LoadedSettings, load_settings
 from tests.integration.cli.conftest import Desk
 from tests.rights import needs
 
@@ -119,11 +119,12 @@ def test_variables_of_the_service_are_looked_at_and_told_by_check(
     shown = ["Environment=XDG_STATE_HOME=/var/lib", f"EnvironmentFiles={file} (ignore_errors=yes)"]
     monkeypatch.setattr(setup_host, "shown_of_service", lambda *_: shown)
     monkeypatch.setattr(setup_host, "is_enabled", lambda: True)
-    reloaded: list[Path] = []
+    reloaded: list[LoadedSettings] = []
     monkeypatch.setattr(setup_host, "reload_service", reloaded.append)
     assert setup.run().exit_code == 0
     argv = ["--config", str(setup.config), "check"]
-    assert reloaded == [Path(setup.environ["XDG_STATE_HOME"]) / "relaygw"]
+    state_dir = Path(setup.environ["XDG_STATE_HOME"]) / "relaygw"
+    assert [loaded.state_dir for loaded in reloaded] == [state_dir]
     assert "the service has" not in CliRunner().invoke(main, argv, env=setup.environ).stderr
 
     file.write_text("# of old\nRELAYGW__MODE='production'\n")
