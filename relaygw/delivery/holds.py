@@ -9,6 +9,7 @@ one message of that sender's domain (decision 11), a pause by one message of one
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from relaygw.delivery.attempt import Upstream
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import DOWN_AFTER_FAILURES, PAUSE_LONGEST_S, Gate
 from relaygw.mail.clock import clock_ms, utc_text
+from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.hold import (
     OF_CONFIGURATION,
     SAID,
@@ -71,6 +73,7 @@ class Holds:
         # providers and sender domains whose hold has ended, and whose mail is not released yet
         self._ended: set[tuple[str, str]] = set()
         self._standing: frozenset[str] = frozenset()  # the ids of standing holds in force
+        self._reading = asyncio.Lock()  # an older reading must not replace a newer one
         self._ended_standing: dict[str, float] = {}  # until when their mail is looked for
         self.is_fresh = True  # held providers are tried at once: after a start, and when set
         self.looks_closer = False  # at what is rarely wrong, next time
@@ -82,7 +85,8 @@ class Holds:
     async def obey(self, holds: HoldsInForce, gates: Iterable[Gate]) -> None:
         """Let the gates and the screen know of the holds in force, those of others included."""
         in_force = holds.stops
-        await self._obey_standing(holds.standing)
+        if holds.standing or self._standing or self._ended_standing or self.looks_closer:
+            await self._obey_standing()
         if self.looks_closer:
             self.looks_closer = False
             # the clock was set back since
@@ -101,20 +105,34 @@ class Holds:
             await self._probe_senders(gate)
         await self._release_ended()
 
-    async def _obey_standing(self, holds: Sequence[StandingHold]) -> None:
-        """Let the screen know of standing holds; end what is over, and let its mail go."""
-        now_ms = clock_ms()
-        for hold in (standing_hold for standing_hold in holds if standing_hold.is_over(now_ms)):
-            entry = ended_entry(hold, "relaygw", now_ms, "its time is over")
+    async def learn_standing(self, claimed: Iterable[ClaimedDelivery]) -> None:
+        """Read the standing holds again if mail was claimed while others were in force.
+
+        So a hold keeps all that is accepted once it is set. Raises StoreUnavailable.
+        """
+        if any(delivery.standing != self._standing for delivery in claimed):
+            await self._read_standing()
+
+    async def _read_standing(self) -> list[StandingHold]:
+        """Let the screen know of the standing holds; return what is over and has to be ended."""
+        async with self._reading:
+            holds, now_ms = await self._context.call(self._stored.standing), clock_ms()
+            in_force = [hold for hold in holds if not hold.is_over(now_ms)]
+            ids = frozenset(hold.hold_id for hold in in_force)
+            self._screen.standing = StandingHolds(in_force) if in_force else None
+            until_s = time.monotonic() + _ENDED_S
+            self._ended_standing |= dict.fromkeys(self._standing - ids, until_s)
+            self._standing = ids
+        return [hold for hold in holds if hold.is_over(now_ms)]
+
+    async def _obey_standing(self) -> None:
+        """Read the standing holds; end what is over, and let the mail of what has ended go."""
+        for hold in await self._read_standing():
+            entry = ended_entry(hold, "relaygw", clock_ms(), "its time is over")
             await self._context.call(
                 self._stored.drop_hold, hold.scope.value, hold.value, entry=entry, if_over=True
             )
-        in_force = [standing_hold for standing_hold in holds if not standing_hold.is_over(now_ms)]
-        ids = frozenset(standing_hold.hold_id for standing_hold in in_force)
-        self._screen.standing = StandingHolds(in_force) if in_force else None
-        now_s = time.monotonic()
-        self._ended_standing |= dict.fromkeys(self._standing - ids, now_s + _ENDED_S)
-        self._standing = ids
+        ids, now_s = self._standing, time.monotonic()
         if self.looks_closer:  # who ended one may have died before its mail was let go
             held = await self._context.call(self._stored.held_causes)
             known = {cause.hold_id for cause in held if cause.hold_id is not None}

@@ -248,6 +248,12 @@ class Scheduler:
             lane.may_have_more = True
         else:
             lane.emptied_at_s = time.monotonic()
+        try:
+            await self._holds.learn_standing(claimed)
+        except StoreUnavailable as error:  # nobody knows what may go
+            self._context.note(f"warning: {error}")
+            await self._leases.give_back(claimed)
+            return
         lane.take(
             claimed
             if self._screen.standing is None

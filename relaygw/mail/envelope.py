@@ -164,6 +164,7 @@ class ClaimedDelivery(MessageInHand):
     source: Source = Source()
     released: str | None = None  # a Released, else as strict as ALLOWED; None: as it came in
     probes: str | None = None  # the provider that may take its sender again: it finds out
+    standing: frozenset[str] = frozenset()  # the standing holds in force when it was claimed
 
     @property
     def may_be_taken(self) -> bool:

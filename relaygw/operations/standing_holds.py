@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
@@ -13,7 +13,7 @@ from relaygw.mail.address import folded
 from relaygw.mail.clock import rfc3339, rfc3339_or_none, utc_text
 from relaygw.mail.search import Field, make_term
 from relaygw.mail.standing_hold import HoldScope, StandingHold
-from relaygw.mail.state import CLAIMABLE, RecipientState
+from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
 from relaygw.mail.suppression import NULL_SENDER
 from relaygw.mail.words import counted
 from relaygw.operations.queue_actions import found_batches
@@ -30,6 +30,7 @@ from relaygw.store.store import Store
 NO_END = "none"
 """Given as the end: the hold lasts until somebody ends it."""
 _S = HoldScope
+_BEING_SENT = frozenset({DeliveryState.ACTIVE})
 # by which most of the waiting mail is found; workers hold what is spelled otherwise
 _FIELDS = {
     _S.RECIPIENT: Field.TO,
@@ -128,7 +129,26 @@ def _add(asked: Asked, given: Mapping[str, Any]) -> Done:
         expected = ", ".join(hold_scope.replace("_", "-") for hold_scope in HoldScope)
         raise Mistake(f"the hold is about {what}", f"one of {expected}")
     scope, store = named[0], asked.store
-    same = (scope, given[scope])
+    while True:  # until what it renews has not ended meanwhile
+        hold = _renewed(asked, scope, given)
+        until = f"until {rfc3339(hold.until_ms)}" if hold.until_ms else ""
+        detail = "; ".join(filter(None, (until, hold.reason)))
+        entry = asked.audited("hold.add", f"{hold.hold_id} {hold.words}", detail=detail)
+        if store.holds.put_standing(hold, entry=entry):
+            break
+    _hold_waiting(store, hold)
+    waiting = {standing.hold_id: number for standing, number in waiting_of(store)}
+    number = waiting.get(hold.hold_id, 0)
+    in_hand = sum(map(len, _kept(store, hold, _BEING_SENT, any)))
+    return Done(
+        answer={**hold_object(hold, number), "being_sent": in_hand},
+        lines=[_added_words(hold, number, in_hand)],
+        number=number,
+    )
+
+
+def _renewed(asked: Asked, scope: HoldScope, given: Mapping[str, Any]) -> StandingHold:
+    """Return the hold that is asked for: the same in force with what is given, or a new one."""
     new = StandingHold(
         hold_id=secrets.token_hex(4),
         scope=scope,
@@ -138,75 +158,71 @@ def _add(asked: Asked, given: Mapping[str, Any]) -> Done:
         since_ms=asked.now_ms,
         until_ms=None,
     )
-    known = next(
-        (
-            standing_hold
-            for standing_hold in store.holds.standing()
-            if (standing_hold.scope, standing_hold.value) == same
-        ),
-        new,
-    )
+    holds = {(known.scope, known.value): known for known in asked.store.holds.standing()}
+    known = holds.get((scope, given[scope]), new)
     # no worker may have ended yet what is over
     kept_ms = None if known.is_over(asked.now_ms) else known.until_ms
-    hold = replace(
+    return replace(
         known,
         reason=given.get("reason", known.reason),
         by=asked.actor,
         until_ms=given.get("until", kept_ms),
     )
-    until = f"until {rfc3339(hold.until_ms)}" if hold.until_ms else ""
-    detail = "; ".join(filter(None, (until, hold.reason)))
-    entry = asked.audited("hold.add", f"{hold.hold_id} {hold.words}", detail=detail)
-    store.holds.put_standing(hold, entry=entry)
-    _hold_waiting(store, hold)
-    waiting = {standing.hold_id: number for standing, number in waiting_of(store)}
-    number = waiting.get(hold.hold_id, 0)
-    return Done(answer=hold_object(hold, number), lines=[_added_words(hold, number)], number=number)
 
 
-def _added_words(hold: StandingHold, waiting: int) -> str:
+def _added_words(hold: StandingHold, waiting: int, in_hand: int) -> str:
     end = f"it is ended: relaygw hold end {hold.hold_id}"
     if hold.until_ms:
         end = utc_text(hold.until_ms)
     what = f"{hold.scope.replace('_', ' ')} {hold.value or NULL_SENDER}"
+    begun = f"; at most {counted(in_hand, 'message')} already being sent" if in_hand else ""
     return (
         f"{hold.hold_id}: {what}, {counted(waiting, 'message')} waiting; held until {end}; "
-        "workers obey within a second"
+        f"in force{begun}"
     )
 
 
 def _hold_waiting(store: Store, hold: StandingHold) -> None:
     """Hold the waiting mail; what has other recipients as well waits for a worker."""
+    for keys in _kept(store, hold, CLAIMABLE, all):
+        store.holds.park(keys, hold.cause)
+
+
+def _kept(
+    store: Store,
+    hold: StandingHold,
+    states: frozenset[DeliveryState],
+    of_recipients: Callable[[Iterable[bool]], bool],
+) -> Iterator[list[Key]]:
+    """Yield deliveries in these states that a hold keeps from all or any of their recipients."""
     holds = StandingHolds([hold])
     is_found = hold.scope in _FIELDS and hold.value
     terms = (make_term(_FIELDS[hold.scope], hold.value),) if is_found else ()
-    wanted = Selection(states=CLAIMABLE, terms=terms)
-    for ids in found_batches(store, wanted):
-        keys = [key for entry in store.queue.entries(ids) for key in _kept(entry, holds)]
+    for ids in found_batches(store, Selection(states=states, terms=terms)):
+        keys = [
+            (entry.queue_id, part.delivery_no)
+            for entry in store.queue.entries(ids)
+            for part in entry.deliveries
+            if part.state in states and of_recipients(_are_kept(entry, part, holds))
+        ]
         if keys:
-            store.holds.park(keys, hold.cause)
+            yield keys
 
 
-def _kept(entry: QueueEntry, holds: StandingHolds) -> Iterator[Key]:
-    """Yield the waiting deliveries of a message of which nobody may receive."""
-    for part in entry.deliveries:
-        if part.state in CLAIMABLE and _is_kept(entry, part, holds):
-            yield entry.queue_id, part.delivery_no
-
-
-def _is_kept(entry: QueueEntry, part: DeliveryEntry, holds: StandingHolds) -> bool:
+def _are_kept(entry: QueueEntry, part: DeliveryEntry, holds: StandingHolds) -> list[bool]:
     waiting = (
         recipient.address
         for recipient in entry.recipients
         if recipient.delivery_no == part.delivery_no and recipient.state is RecipientState.PENDING
     )
-    return None not in holds.of_each(
+    kept = holds.of_each(
         waiting,
         route=part.route,
         sender=entry.sender,
         subject=entry.subject,
         client=entry.source.client,
     )
+    return [hold is not None for hold in kept]
 
 
 def _end_hold(asked: Asked, given: Mapping[str, Any]) -> Done:

@@ -168,18 +168,22 @@ class Holds(Repository):
                 add_audit(tx, entry, 1)
             return was_there
 
-    def put_standing(self, new: StandingHold, *, entry: AuditEntry) -> None:
-        """Set a standing hold, or renew the reason, operator and end of the same; audited."""
-        is_it = (hold.c.scope == new.scope.value) & (hold.c.key == new.value)
+    def put_standing(self, new: StandingHold, *, entry: AuditEntry) -> bool:
+        """Set a standing hold, or renew reason, operator and end of the one with its id; audited.
+
+        False, and nothing is written: that one has ended, or another of the same mail is in force.
+        """
         with self._write() as tx:
             until_ms = tx.to_stored(new.until_ms)
             times = (tx.to_stored(new.since_ms), None)
             what = ("", new.reason, new.cause.code.value, new.cause.key, until_ms, new.by)
             if not _PUT_HOLD.run(tx, [(new.hold_id, new.scope.value, new.value, *times, *what)]):
                 renewed = {"reason": new.reason, "until_ms": until_ms, "actor": new.by}
-                in_force = is_it & hold.c.released_at_ms.is_(None)
-                tx.execute(update(hold).where(in_force).values(renewed))
+                in_force = (hold.c.hold_id == new.hold_id) & hold.c.released_at_ms.is_(None)
+                if not tx.execute(update(hold).where(in_force).values(renewed)).rowcount:
+                    return False
             add_audit(tx, entry, 1)
+            return True
 
     def held_ms(self, key: str, *, since_ms: int) -> int:
         """Return how long since a time a hold on `key` was in force; each moment counts once."""

@@ -104,9 +104,16 @@ _COLUMNS = (
     *(f"message.{name}" for name in _OF_MESSAGE.split()),
     *(f"message.source_{name}" for name in _OF_SOURCE),
 )
+# read behind the choice of the mail: a hold that was set before the mail came is in force here
+_IN_FORCE = "hold.released_at_ms IS NULL AND hold.actor IS NOT NULL"
+_STANDING = Statement(
+    f"""
+    SELECT hold_id FROM hold WHERE {_IN_FORCE} AND (hold.until_ms IS NULL OR hold.until_ms > {{?}})
+    """
+)
 _CLAIMED = BatchStatement(
     f"""
-    SELECT {", ".join(_COLUMNS)}, chunk.body
+    SELECT {", ".join(_COLUMNS)}, EXISTS (SELECT 1 FROM hold WHERE {_IN_FORCE}), chunk.body
     FROM (VALUES {{rows}}) AS v
     JOIN delivery ON delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
     JOIN message ON message.queue_id = v.column1
@@ -190,7 +197,8 @@ class Leases(Repository):
 
         New mail and due retries share the limit, half of it for each, and what one leaves is the
         other's; clients take turns, the oldest first. Nothing for one that is not registered (any
-        more). The leases need not survive the machine: its workers do not either.
+        more). The leases need not survive the machine: its workers do not either. What is claimed
+        names all standing holds that were set before it was accepted.
         """
         self._database.refuse_if_broken()
         with self._write(Write.LEASE) as tx:
@@ -381,7 +389,10 @@ def _load_claimed(tx: Transaction, keys: Sequence[Key], now_ms: int) -> list[Cla
         pending[queue_id, delivery_no].append(person)
     claimed: dict[Key, ClaimedDelivery] = {}
     claimed_at_ms = tx.to_local(now_ms)
-    for row in _CLAIMED.fetch(tx, keys):
+    rows, standing = _CLAIMED.fetch(tx, keys), frozenset[str]()
+    if rows and rows[0][-2]:
+        standing = frozenset(hold_id for (hold_id,) in _STANDING.fetch(tx, now_ms))
+    for row in rows:
         key = (row[0], row[1])
         recipients = sorted(pending[key], key=attrgetter("rcpt_no"))
         values = dict(zip(_SAME, row, strict=False))
@@ -397,5 +408,6 @@ def _load_claimed(tx: Transaction, keys: Sequence[Key], now_ms: int) -> list[Cla
             probes=code and probed_provider(code, key_of_hold),
             content=row[-1],
             claimed_at_ms=claimed_at_ms,
+            standing=standing,
         )
     return [claimed[key] for key in keys]

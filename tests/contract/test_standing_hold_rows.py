@@ -23,7 +23,7 @@ def set_hold(store: Store, **more: object) -> StandingHold:
     entry = AuditEntry(
         at_ms=now_ms, actor=hold.by, action="hold.add", target=hold.words, affected=1, detail=""
     )
-    store.holds.put_standing(hold, entry=entry)
+    assert store.holds.put_standing(hold, entry=entry)
     return hold
 
 
@@ -33,8 +33,8 @@ def test_a_standing_hold_is_kept_beside_those_of_providers(store: Store) -> None
     hold = set_hold(store)
     assert store.holds.standing() == [hold]
     assert [one.key for one in store.holds.in_force()] == ["main"]
-    again = set_hold(store, hold_id="00000000", by="bob", reason="up?", until_ms=None)
-    assert store.holds.standing() == [replace(again, hold_id=hold.hold_id, since_ms=hold.since_ms)]
+    again = set_hold(store, by="bob", reason="up?", until_ms=None)
+    assert store.holds.standing() == [replace(again, since_ms=hold.since_ms)]
     assert store.holds.drop_hold("provider", "main") is False  # an operator's
     entry = ended_entry(hold, "ann", clock_ms(), "")
     assert store.holds.drop_hold(hold.scope.value, hold.value, entry=entry)
@@ -45,6 +45,18 @@ def test_a_standing_hold_is_kept_beside_those_of_providers(store: Store) -> None
     assert found == [("hold.end", "ann"), ("hold.add", "bob"), ("hold.add", "ann")]
     set_hold(store, hold_id="11111111")  # the same again, once it had ended
     assert [one.hold_id for one in store.holds.standing()] == ["11111111"]
+
+
+def test_what_ended_or_stands_by_another_id_is_not_renewed(store: Store) -> None:
+    """Whoever read it before its end has to set a new one: "held" means that a hold is there."""
+    hold = set_hold(store)
+    entry, deeds = ended_entry(hold, "ann", clock_ms(), ""), len(store.audit.entries(limit=9))
+    assert not store.holds.put_standing(replace(hold, hold_id="00000000"), entry=entry)
+    assert store.holds.standing() == [hold]
+    assert store.holds.drop_hold(hold.scope.value, hold.value, entry=entry)
+    assert not store.holds.put_standing(hold, entry=entry)
+    assert store.holds.standing() == []
+    assert len(store.audit.entries(limit=9)) == deeds + 1, "of the end alone"
 
 
 def test_who_ends_what_is_over_does_not_end_what_was_prolonged(store: Store) -> None:

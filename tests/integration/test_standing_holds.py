@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.envelope import AcceptedMessage
+from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.operations.queue_actions import MOVE, RELEASE, Order, change_queued
@@ -17,7 +20,7 @@ from relaygw.settings.model import Settings
 from relaygw.store.holds import ended_entry
 from relaygw.store.store import Store
 from tests.builders import accepted, part_on
-from tests.fakes.scripted_provider import ScriptedProvider
+from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 from tests.integration.delivery_rig import Rig, running
 from tests.tables import each_of
 
@@ -95,6 +98,59 @@ async def test_what_waits_and_what_comes_is_held_and_goes_in_order(tmp_path: Pat
     sent = [one.recipients[0] for one in provider.messages[1:]]
     later = [int(one[1 : one.index("@")]) for one in sent if one.startswith("n")]
     assert later == sorted(later)
+
+
+SCOPES = {
+    "recipient_domain": "gmx.test",
+    "recipient": "ann@gmx.test",
+    "sender": "shop@mail.test",
+    "sender_domain": "mail.test",
+    "subject": "invoice",
+    "route": "default",
+    "client": "10.1.0.0/16",
+}
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+async def test_mail_accepted_once_a_hold_is_set_is_not_sent(tmp_path: Path, scope: str) -> None:
+    """However soon it is claimed: the worker has not looked at the holds since."""
+    async with (
+        ScriptedProvider() as provider,
+        running(tmp_path, {"main": provider.settings()}) as rig,
+    ):
+        before = accepted("bob@web.test", at_ms=clock_ms())
+        rig.accept(before)
+        await rig.wait_for(before, D.FINISHED)
+        done = ask(rig, **{scope: SCOPES[scope]})
+        comes = accepted(
+            *("ann@gmx.test", "eve@gmx.test") if scope != "recipient" else ("ann@gmx.test",),
+            at_ms=clock_ms(),
+            sender="shop@mail.test",
+            subject="Your invoice",
+            source=Source(client="10.1.2.3"),
+        )
+        rig.accept(comes)
+        rig.worker.wake()
+        await rig.wait_until(lambda: rig.entry(comes).deliveries[0].state in {D.HELD, D.FINISHED})
+        assert is_held_by(rig, comes, done["id"])
+    assert len(provider.messages) == 1
+
+
+async def test_what_is_being_sent_when_a_hold_is_set_is_counted(tmp_path: Path) -> None:
+    async with (
+        ScriptedProvider() as provider,
+        running(tmp_path, {"main": provider.settings()}) as rig,
+    ):
+        answer = asyncio.Event()
+        provider.script("CONTENT", (Wait(answer), Action.DEFAULT))
+        goes = accepted("ann@gmx.test", "bob@web.test", at_ms=clock_ms())
+        rig.accept(goes)
+        await rig.wait_until(lambda: rig.entry(goes).deliveries[0].state is D.ACTIVE)
+        done = ADD.carry_out({"recipient_domain": "gmx.test"}, asked_of(rig.store, rig.settings))
+        assert done.answer["being_sent"] == 1
+        assert "in force; at most 1 message already being sent" in done.lines[0]
+        answer.set()
+        await rig.wait_for(goes, D.FINISHED)
 
 
 async def test_a_mail_to_others_as_well_is_sent_to_these(tmp_path: Path) -> None:

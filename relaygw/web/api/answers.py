@@ -174,6 +174,12 @@ class StandingHold(Answer):
     waiting: int = said("deliveries that wait for its end")
 
 
+class StandingHoldSet(StandingHold):
+    """A standing hold that was just set, or set anew."""
+
+    being_sent: int = said("deliveries in the hands of workers, which may still be sent")
+
+
 class Status(Answer):
     """What relaygw status --json prints, and what it warns of."""
 

@@ -80,7 +80,7 @@ async def list_holds(web: WebContext, _: Call) -> dict[str, Any]:
     return {"holds": [standing_holds.hold_object(*pair) for pair in found]}
 
 
-post_verb(standing_holds.ADD, "/holds", answers.StandingHold)
+post_verb(standing_holds.ADD, "/holds", answers.StandingHoldSet)
 post_verb(
     standing_holds.END,
     "/holds/{id}/end",

@@ -139,7 +139,9 @@ def test_a_batch_looks_its_rows_up(url: str, statement: BatchStatement) -> None:
         plan = connection.exec_driver_sql("EXPLAIN QUERY PLAN " + sql, ("x",) * sql.count("?"))
         scans = [row[3] for row in plan if row[3].startswith("SCAN")]
     engine.dispose()
-    assert scans == ["SCAN 3-ROW VALUES CLAUSE"]
+    assert [step for step in scans if step != "SCAN hold USING INDEX hold_active"] == [
+        "SCAN 3-ROW VALUES CLAUSE"
+    ], "and the few holds in force"
 
 
 def test_kept_content_is_found_by_its_index(url: str) -> None:
