@@ -88,6 +88,7 @@ class Reader:
         self._retention_ms = int(settings.queue.retention * 1000)
         self._bounces = bounces or BounceReader(settings.hostname)
         self._everybody = frozenset(settings.providers)  # may have sent what a bounce mail names
+        self._archive = settings.archive_to
         presets = {name: provider.preset for name, provider in settings.providers.items()}
         self._formats = {
             name: formats[preset]
@@ -287,6 +288,7 @@ class Reader:
             address=event.address,
             providers=self._siblings.get(post.provider, self._everybody),
             was_sent=post.provider == BOUNCE_MAIL,
+            archive=self._archive,
         )
 
     def _queue_id(self, event: Event) -> str | None:

@@ -75,6 +75,7 @@ class Clue:
     address: str | None = None
     providers: frozenset[str] = frozenset()  # whose mail it may be
     was_sent: bool = False  # only recipients whom a provider took it for
+    archive: str | None = None  # our own, which is a recipient of all mail: nobody there lies
 
 
 class Found(NamedTuple):
@@ -132,7 +133,7 @@ def _by_mark(clue: Clue, queue_id: str | None, people: Sequence[_Person]) -> Fou
     """Return who of a mail it is about; nothing where another provider was sent that."""
     if clue.was_sent:
         found = _by_address(queue_id, _asked_for(clue, people), clue.address)
-        return found._replace(is_shared=_are_several(people))
+        return found._replace(is_shared=_are_several(people, clue))
     named = _named(people, clue.address)
     its = [person for person in people if person.may_be_with(clue.providers)]
     if not set(its).isdisjoint(named):
@@ -164,8 +165,12 @@ def _by_address(queue_id: str | None, people: Sequence[_Person], address: str | 
     return Found(queue_id, tuple(person.rcpt_no for person in _named(people, address)))
 
 
-def _are_several(people: Sequence[_Person]) -> bool:
-    return len({_folded(person.address) for person in people}) > 1
+def _are_several(people: Sequence[_Person], clue: Clue) -> bool:
+    """Return whether somebody else knows the mail; the archive counts where nobody is named."""
+    addresses = {_folded(person.address) for person in people}
+    if clue.address is not None and clue.archive is not None:
+        addresses.discard(_folded(clue.archive))
+    return len(addresses) > 1
 
 
 def _folded(address: str) -> str | None:
@@ -222,7 +227,7 @@ def _by_provider_id(tx: Transaction, clue: Clue) -> Iterator[Found]:
             ]
             if its:
                 found = _by_address(queue_id, its, clue.address)
-                yield found._replace(is_shared=_are_several(people[queue_id]))
+                yield found._replace(is_shared=_are_several(people[queue_id], clue))
 
 
 def _is_id(wanted: str, reply: str | None) -> bool:
@@ -246,7 +251,8 @@ def _by_message_id(tx: Transaction, clue: Clue) -> Iterator[Found]:
         if known.get(queue_id, "").strip("<> ") == clue.message_id.strip("<> ")
     ]
     # one message may come as a copy for each recipient
-    is_shared = _are_several([person for queue_id in alike for person in people.get(queue_id, ())])
+    everybody = [person for queue_id in alike for person in people.get(queue_id, ())]
+    is_shared = _are_several(everybody, clue)
     for queue_id in alike:
         those = _asked_for(clue, people.get(queue_id, ()))
         its = [person for person in those if person.provider in clue.providers]

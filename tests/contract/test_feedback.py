@@ -250,6 +250,23 @@ def test_the_only_recipient_need_not_be_named(store: Store) -> None:
     assert match(store, queue_id=twice, address="qa@shop.test") == (twice, (0, 1))
 
 
+def test_the_archive_is_nobody_who_shares_a_mail_unless_nobody_is_named(store: Store) -> None:
+    archived = delivered(store, "b@cust.test", "archive@shop.test", message_id="<long-1@shop.test>")
+    several = delivered(store, "b@cust.test", "c@cust.test", "archive@shop.test")
+
+    def is_shared(**clue: Any) -> bool:
+        clue = {"providers": P, "was_sent": True, "archive": "Archive@shop.test", **clue}
+        (found,) = store.feedback.match([Clue(**clue)])
+        assert found.queue_id in (archived, several)
+        return found.is_shared
+
+    assert not is_shared(queue_id=archived, address="b@cust.test")
+    assert not is_shared(message_id="long-1@shop.test", address="b@cust.test")
+    assert is_shared(queue_id=archived, address="b@cust.test", archive=None)
+    assert is_shared(queue_id=archived), "it may be about the archive"
+    assert is_shared(queue_id=several, address="b@cust.test")
+
+
 def test_a_mark_is_believed_of_those_who_were_sent_that_mail(store: Store) -> None:
     mine = delivered(store)
     assert match(store, queue_id=mine, providers=frozenset({"p", "p-promo"})) == (mine, (0,))

@@ -8,6 +8,7 @@ import smtplib
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,17 @@ async def test_a_bounce_becomes_a_verdict(store: Store, tmp_path: Path) -> None:
         content = store.intake.read_chunk(kept.queue_id, 0)
         assert content is not None and b"Final-Recipient" in content
         assert {row.state for row in front.at.rows(delivery)} == {"finished"}
+
+
+async def test_a_copy_for_the_archive_makes_no_bounce_less_credible(
+    store: Store, tmp_path: Path
+) -> None:
+    async with front_at(store, tmp_path, archive_to="Archive@shop.test") as front:
+        queue_id, sent = front.at.sent("sendgrid", "bob@cust.test", "archive@shop.test")
+        mail = replace(as_sent(queue_id, sent), to="bob@cust.test")
+        await front.send(postfix(mail))
+        await front.at.until_read()
+        assert front.at.verdicts() == {f"{queue_id}/0": Kind.HARD}
 
 
 @pytest.mark.parametrize("form", sorted(bounces.FORMS))
