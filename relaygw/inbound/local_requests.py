@@ -66,12 +66,14 @@ class LocalRequests(LocalSocket):
 
     def _verify(self, sender: str, recipient: str) -> tuple[int, str]:
         """Return the fate of mail, and the exit code of the command."""
-        try:
-            if max(len(sender), len(recipient)) > MAX_PATH_BYTES:
-                raise InvalidAddress("address too long")
-            check_address(recipient)
-        except InvalidAddress as error:
-            return os.EX_DATAERR, f"{escape(recipient[:MAX_PATH_BYTES])}: {error}"
+        for address, what in ((recipient, ""), (sender, "sender ")):
+            try:
+                if len(address) > MAX_PATH_BYTES:
+                    raise InvalidAddress("address too long")
+                if address or not what:  # "" is the null sender
+                    check_address(address)
+            except InvalidAddress as error:
+                return os.EX_DATAERR, f"{what}{escape(address[:MAX_PATH_BYTES])}: {error}"
         lines: dict[str, None] = {}  # of several that it becomes often the same
         for address in self._rewriter.recipients(recipient):
             way = self._explainer.way(

@@ -34,13 +34,13 @@ _PUT_HOLD = insert_into(
     "hold_id scope key since_ms probe_at_ms remedy reason hold_code hold_key until_ms actor",
     on_conflict="DO NOTHING",
 )
-_IN_FORCE = Statement(  # each worker asks each second
-    """
+_OF_HOLDS = """
     SELECT hold_id, scope, key, reason, remedy, since_ms, probe_at_ms, hold_code, hold_key,
         until_ms, actor
-    FROM hold WHERE released_at_ms IS NULL ORDER BY since_ms
+    FROM hold WHERE released_at_ms IS NULL
     """
-)
+_IN_FORCE = Statement(f"{_OF_HOLDS} ORDER BY since_ms")  # each worker asks each second
+_STANDING = Statement(f"{_OF_HOLDS} AND actor IS NOT NULL ORDER BY since_ms")
 _SAID = Statement(
     f"""
     SELECT DISTINCT hold_code, hold_key, reason FROM delivery WHERE state = 'held' AND {IS_OPEN}
@@ -94,7 +94,8 @@ class Holds(Repository):
 
     def standing(self) -> list[StandingHold]:
         """Return the standing holds in force, oldest first; some may be over by the clock."""
-        return self.all_in_force().standing
+        with self._read() as tx:
+            return [_standing(tx, row) for row in _STANDING.fetch_named(tx)]
 
     def all_in_force(self) -> HoldsInForce:
         """Return all holds in force."""

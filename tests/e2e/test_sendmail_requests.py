@@ -98,10 +98,11 @@ def test_nobody_answers(command: Installation) -> None:
         (b"erase\0all\n", b"the gateway does not know this request\nexit 64\n"),
         (b"verify\0s@x.test\0" + b"r" * 3000 + b"@x.test\n", b"exit 65\n"),
         (b"verify\0s@x.test\0r@x.test\r\nexit 0\n", b"exit 65\n"),
+        (b"verify\0s@x..test\0r@x.test\n", b"exit 65\n"),
         (b"flush\0NO-SUCH-ID\n", b"no mail of the id NO-SUCH-ID waits to be tried\nexit 65\n"),
         (b"x" * drop.MAX_REQUEST_BYTES + b"\n", b"exit 64\n"),
     ],
-    ids=["verb", "long", "forged", "id", "endless"],
+    ids=["verb", "long", "forged", "sender", "id", "endless"],
 )
 def test_odd_requests(asked: Path, request_line: bytes, answer: bytes) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:

@@ -78,6 +78,7 @@ async def test_the_api(serve: Serve, store: Store) -> None:
     client.headers["Authorization"] = f"Bearer {TOKENS['tests']}"
     added = (await client.post(API, json={"recipient": "A@gmx.test", "reason": "r"})).json()
     assert (added["scope"], added["value"], added["waiting"]) == ("recipient", "a@gmx.test", 1)
+    assert added.pop("being_sent") == 0
     assert (await client.get(API)).json() == {"holds": [added]}
     assert (await client.get("/api/gateway/v1/status")).json()["standing_holds"] == [added]
     ended = await client.post(f"{API}/{added['id']}/end")
