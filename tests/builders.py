@@ -14,6 +14,7 @@ from relaygw.mail.envelope import (
     RecipientUpdate,
     Source,
 )
+from relaygw.mail.hold import HoldCause
 from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.search import make_term
 from relaygw.mail.standing_hold import HoldScope, StandingHold
@@ -30,18 +31,20 @@ def accepted(
     route: str = "default",
     at_ms: int = NOW_MS,
     content: bytes = b"Subject: x\r\n\r\nhello\r\n",
+    holds: tuple[HoldCause, ...] = (),
     **more: Any,
 ) -> AcceptedMessage:
-    """Return a message with one delivery to `recipients`."""
+    """Return a message with one delivery to `recipients`, held for all of `holds`."""
     entries = tuple(
         entry if isinstance(entry, NewRecipient) else NewRecipient(address=entry)
         for entry in recipients or ("b@cust.test",)
     )
+    part = NewDelivery(route=route, stream="transactional", recipients=entries, holds=holds)
     values: dict[str, Any] = {
         "queue_id": QueueIdSource().next_id(at_ms),
         "accepted_at_ms": at_ms,
         "sender": "a@shop.test",
-        "deliveries": (NewDelivery(route=route, stream="transactional", recipients=entries),),
+        "deliveries": (part,),
         "content": (content,),
         "size_bytes": len(content),
         "subject": "x",

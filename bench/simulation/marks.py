@@ -48,6 +48,10 @@ def _always(_result: Any, _arguments: tuple[Any, ...]) -> bool:
     return True
 
 
+def _ended(result: Any, _arguments: tuple[Any, ...]) -> bool:
+    return bool(result.ended)
+
+
 def _something(result: Any, _arguments: tuple[Any, ...]) -> bool:
     return bool(result)
 
@@ -76,8 +80,8 @@ CALLS: dict[str, tuple[Any, str, Came]] = {
     "waits begin anew": (janitor.Janitor, "restart_waits", _something),
     "asked again right before the dot": (doubts.Doubts, "still_wait", _always),
     "rerouted": (stored_leases.Leases, "reroute", _something),
-    "let go after a mode": (stored_holds.Holds, "let_go", _something),
-    "made due when a hold ended": (stored_holds.Holds, "release_held", _something),
+    "let go after a mode": (stored_holds.Holds, "let_go", _ended),
+    "made due when a hold ended": (stored_holds.Holds, "release_held", _ended),
     "a connection was cut without a dot": (session.UpstreamSession, "_end_without_dot", _always),
     "a session ended in the middle": (session.UpstreamSession, "_cut_short", _always),
     "a stale session was replaced": (

@@ -12,7 +12,7 @@ from bench.simulation.loop import Machine, Process
 from bench.simulation.world import World
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.hold import HoldCode
+from relaygw.mail.hold import SEVERAL, HoldCode
 from relaygw.operations.queue_actions import (
     ACTIONS,
     DELETE,
@@ -32,7 +32,8 @@ _AGAIN_S = 2.0
 _IDS = "SELECT queue_id FROM message ORDER BY queue_id"
 _PUT_ASIDE = f"""
     SELECT DISTINCT queue_id FROM delivery
-    WHERE state = 'deleted' OR state = 'held' AND hold_code = '{HoldCode.OPERATOR.value}'
+    WHERE state = 'deleted' OR state = 'held'
+        AND (hold_code = '{HoldCode.OPERATOR.value}' OR reason LIKE '{SEVERAL}%')
     ORDER BY queue_id
 """
 _EXPIRED = "SELECT address FROM recipient WHERE state = 'expired' ORDER BY queue_id, rcpt_no"

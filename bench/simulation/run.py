@@ -17,6 +17,7 @@ from bench.simulation.scenario import Fault, Mail, Scenario, Spell, draw
 from bench.simulation.settings import BULK, settings_of
 from bench.simulation.store import Queue, Trouble
 from bench.simulation.world import StoreMood, World
+from relaygw.mail.hold import SEVERAL
 from relaygw.settings.model import Settings
 
 DRAINED_WITHIN_S = 400.0
@@ -37,6 +38,7 @@ _WAITING = f"""
     AND (route IN (?, '{BULK}') OR route LIKE 'provider:%' OR doubts + reclaims = 0
         OR state = 'active')
     OR state = 'deleted' OR state = 'held' AND hold_code = 'operator'
+    OR state = 'held' AND reason LIKE '{SEVERAL}%'
     OR state = 'held' AND hold_code = 'mode' AND ? = 'production'
     OR state = 'held' AND hold_code = 'sender_refused' LIMIT 1
 """

@@ -165,7 +165,7 @@ class DeliveryAgent:
 
         def look() -> tuple[int, int | None]:
             since_ms = claimed.accepted_at_ms
-            held_ms = store.holds.held_ms(gate.provider, since_ms=since_ms)
+            held_ms = store.holds.stopped_ms(gate.provider, since_ms=since_ms)
             attempts = store.queue.attempts(claimed.queue_id)
             first_ms = tried_since_ms(attempts, claimed.delivery_no)
             if first_ms is not None and len(attempts) >= MOST_ATTEMPTS:  # the first ones are gone

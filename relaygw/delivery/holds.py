@@ -151,7 +151,7 @@ class Holds:
         for cause in await self._context.call(self._stored.held_causes):
             if cause.code is HoldCode.SENDER_REFUSED:
                 names = {(provider, cause.domain) for provider in cause.providers}
-                self._ended |= {name for name in names if " ".join(name) not in held}
+                self._ended |= {name for name in names if packed(*name) not in held}
 
     async def _obey_anew(self, in_force: Sequence[Hold]) -> list[Hold]:
         """Make probes due, and what was held for a configuration: this may be another one."""
@@ -304,7 +304,8 @@ class Holds:
         probing = sender_refused(domain, [provider])
         for cause in await self._refused(provider, domain):
             release = self._stored.release_held
-            if await self._context.call(release, cause, limit=1, probing=probing):
+            released = await self._context.call(release, cause, limit=1, probing=probing)
+            if released.due:
                 return True
         return False
 
@@ -320,8 +321,8 @@ class Holds:
 
     async def _release_all(self, cause: HoldCause) -> int:
         number, release = 0, self._stored.release_held
-        while released := await self._context.call(release, cause, limit=_PAGE):
-            number += released
+        while (released := await self._context.call(release, cause, limit=_PAGE)).ended:
+            number += released.due
         return number
 
     # --- outages, told to all workers and to whoever operates the gateway

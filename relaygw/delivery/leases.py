@@ -21,7 +21,7 @@ from relaygw.errors import RelaygwError, StoreUnavailable
 from relaygw.mail.clock import awake_s, clock_ms
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.store.instances import FAILING
-from relaygw.store.queue_entry import Key
+from relaygw.store.queue_tables import Key
 
 _AGAIN_S = 1.0  # after one that failed
 _FAILURES = 3  # so many claims in vain are more than a hitch; one a second is made

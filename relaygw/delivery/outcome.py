@@ -31,7 +31,7 @@ from relaygw.policy.retry import (
     with_rest,
 )
 from relaygw.store.instances import Lifeline
-from relaygw.store.queue_entry import Key
+from relaygw.store.queue_tables import Key
 from relaygw.upstream.classifier import Classifier
 
 POISON_ATTEMPTS = 3

@@ -26,7 +26,8 @@ from relaygw.policy.untended import deliveries, gone_remedy, gone_words, known_r
 from relaygw.settings.section import Mode
 from relaygw.store.audit import AuditEntry
 from relaygw.store.instances import Instance
-from relaygw.store.queue_entry import DeliveryEntry, Key, QueueEntry
+from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
+from relaygw.store.queue_tables import Key
 from relaygw.store.selection import Selection
 
 _LEFT_S = 60.0  # what stays on a route is not looked at again before
@@ -253,7 +254,7 @@ class Reconciler:
         keys: list[Key] = []
         for entry in page:
             for part in entry.deliveries:
-                if part.state is not DeliveryState.HELD or part.hold != BY_MODE:
+                if BY_MODE not in part.causes:
                     continue
                 obstacle = self._screen.obstacle_of(entry.source, Mode(entry.mode), part.released)
                 if any(
@@ -263,4 +264,4 @@ class Reconciler:
                     for recipient in entry.recipients
                 ):
                     keys.append((entry.queue_id, part.delivery_no))
-        return self._store.holds.let_go(keys, BY_MODE) if keys else 0
+        return self._store.holds.let_go(keys, BY_MODE).due if keys else 0

@@ -18,7 +18,7 @@ from relaygw.observe.events import Attempted
 from relaygw.policy.pacing import ladder_step
 from relaygw.policy.retry import KEYED_LADDER_S, held_in_doubt, is_doubt_spent, retried_in_doubt
 from relaygw.store.batch_writer import BatchWriter
-from relaygw.store.queue_entry import Key
+from relaygw.store.queue_tables import Key
 
 _MAX_BATCH = 200
 _STEP_MS = 1_000  # a clock that moves by less is only being corrected

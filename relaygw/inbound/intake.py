@@ -22,7 +22,7 @@ from relaygw.inbound.content import (
     without_late_fields,
 )
 from relaygw.inbound.mail_classes import MailClasses
-from relaygw.inbound.screen import Screen, Wishes
+from relaygw.inbound.screen import Screen, ScreenHold, Wishes
 from relaygw.mail.address import folded, mailbox
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import (
@@ -279,16 +279,16 @@ class Intake:
     def _screened(
         self, message: AcceptedMessage, facts: HeaderFacts, content: ReceivedContent
     ) -> AcceptedMessage:
-        """Return the message, held if a check wants that and something of it is to be sent."""
+        """Return the message, held for all that checks hold it for, if some of it is to be sent."""
         if self._screen is None:
             return message
-        hold = self._screen.hold_of(message, facts, content)
-        if hold is None or not _is_to_be_sent(message):
+        holds = self._screen.holds_of(message, facts, content)
+        if not holds or not _is_to_be_sent(message):
             return message
-        parts = message.deliveries if hold.only is None else _held_apart(message, hold.only)
-        if all(part.is_spared for part in parts):
-            return message
-        return replace(message, hold=hold.cause, deliveries=parts)
+        parts = message.deliveries
+        for hold in holds:
+            parts = tuple(chain.from_iterable(_held(part, hold) for part in parts))
+        return replace(message, deliveries=parts)
 
     def _mail_key(
         self,
@@ -459,25 +459,26 @@ def _not_after(now_ms: int, at_ms: int | None) -> int | None:
     return None if at_ms is None else min(at_ms, now_ms)
 
 
-def _held_apart(message: AcceptedMessage, only: frozenset[str]) -> tuple[NewDelivery, ...]:
-    """Return the deliveries, cut where recipients are not among `only`, the given addresses.
+def _held(part: NewDelivery, hold: ScreenHold) -> Iterator[NewDelivery]:
+    """Yield a delivery that is held, cut where it is not held for all of its recipients.
 
-    Whose mailbox gets the mail by another one of them is not held: a release would send it twice.
+    Whose mailbox gets the mail by one that is not held is not held either: a release would send it
+    twice.
     """
-    found: list[NewDelivery] = []
-    for part in message.deliveries:
-        others = (recipient for recipient in part.recipients if recipient.given.lower() not in only)
-        sent = {mailbox(other.address) for other in others if other.state is RecipientState.PENDING}
-        people = part.recipients
-        is_held = [
-            person.given.lower() in only and mailbox(person.address) not in sent
-            for person in people
-        ]
-        for is_spared in (False, True):
-            group = tuple(compress(people, (flag is not is_spared for flag in is_held)))
-            if group:
-                found.append(replace(part, recipients=group, is_spared=is_spared))
-    return tuple(found)
+    held = replace(part, holds=(*part.holds, hold.cause))
+    only, people = hold.only, part.recipients
+    if only is None:
+        yield held
+        return
+    others = (person for person in people if person.given.lower() not in only)
+    sent = {mailbox(other.address) for other in others if other.state is RecipientState.PENDING}
+    is_held = [
+        person.given.lower() in only and mailbox(person.address) not in sent for person in people
+    ]
+    for kept, is_wanted in ((held, True), (part, False)):
+        group = tuple(compress(people, (flag is is_wanted for flag in is_held)))
+        if group:
+            yield replace(kept, recipients=group)
 
 
 def _is_to_be_sent(message: AcceptedMessage) -> bool:

@@ -323,11 +323,12 @@ class FrontService:
             self._counts.add(messages)
         self._observer.tell([Accepted(message) for message in messages])
         for message in messages:
-            if message.hold is not None:  # as Postfix's cleanup says it
-                spared = sum(len(part.recipients) for part in message.deliveries if part.is_spared)
+            parts = message.deliveries
+            for cause in dict.fromkeys(cause for part in parts for cause in part.holds):
+                spared = sum(len(part.recipients) for part in parts if cause not in part.holds)
                 others = f" (not for {counted(spared, 'other recipient')})" if spared else ""
-                line = f"{message.queue_id}: hold: {message.hold.sentence}{others}"
-                self._log.note("cleanup", line)
+                # as Postfix's cleanup says it
+                self._log.note("cleanup", f"{message.queue_id}: hold: {cause.sentence}{others}")
         if self._screen is not None:
             self._screen.committed(messages)
 

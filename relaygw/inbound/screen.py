@@ -1,6 +1,6 @@
 """The screen: what looks at a message that is about to be accepted, and may hold it.
 
-Each check looks at every message, and the first hold counts. A check never refuses mail: when it
+Each check looks at every message, and each hold counts. A check never refuses mail: when it
 fails, the mail goes on and the log tells. The check for storms is in storms.py.
 """
 
@@ -53,8 +53,8 @@ class Check:
 
     def look(
         self, message: AcceptedMessage, facts: HeaderFacts, content: ReceivedContent
-    ) -> ScreenHold | None:
-        """Return why a message is held, None to let it go; takes microseconds.
+    ) -> Sequence[ScreenHold]:
+        """Return why a message is held, nothing to let it go; takes microseconds.
 
         Nothing of it is stored yet; its `mail_class` is set if it is counted. `content.head` is all
         of it, or of large content the header and some of its text.
@@ -79,19 +79,18 @@ class Screen:
         self._told = told  # a line for the log
         self._told_at_s: dict[str, float] = {}
 
-    def hold_of(
+    def holds_of(
         self, message: AcceptedMessage, facts: HeaderFacts, content: ReceivedContent
-    ) -> ScreenHold | None:
-        """Return the first hold of a message; one of all recipients goes before one of some."""
-        found: ScreenHold | None = None
+    ) -> list[ScreenHold]:
+        """Return all holds of a message."""
+        found: list[ScreenHold] = []
         for check in self.checks:
             try:
                 held = check.look(message, facts, content)
             except Exception as error:
                 self._tell(check, "failed, and the mail was let through", error)
                 continue
-            if held is not None and (found is None or (found.only and not held.only)):
-                found = held
+            found += held
         return found
 
     def committed(self, messages: Sequence[AcceptedMessage]) -> None:
@@ -178,14 +177,17 @@ class HoldCheck(Check):
 
     def look(
         self, message: AcceptedMessage, _facts: HeaderFacts, _content: ReceivedContent
-    ) -> ScreenHold | None:
-        """Return the hold of a message's class, else the standing hold of it."""
-        mail_class = message.mail_class
+    ) -> Sequence[ScreenHold]:
+        """Return the hold of a message's class, and the standing hold of it."""
+        mail_class, found = message.mail_class, list[ScreenHold]()
         if self._held and mail_class is not None:
             for scope in self._held.get(mail_class.source_id, ()):
                 if scope.holds_mail(mail_class):
-                    return ScreenHold(HoldCode.GUARD, scope.target, scope.reason)
-        return None if self._standing is None else _standing_hold(message, self._standing)
+                    found.append(ScreenHold(HoldCode.GUARD, scope.target, scope.reason))
+                    break
+        if self._standing is not None:
+            found += _standing_hold(message, self._standing)
+        return found
 
     def refresh(self) -> None:
         """Read what is held; what it covers is read again each minute only."""
@@ -202,7 +204,7 @@ class HoldCheck(Check):
         self._due_s = time.monotonic() + _READ_AGAIN_S
 
 
-def _standing_hold(message: AcceptedMessage, standing: StandingHolds) -> ScreenHold | None:
+def _standing_hold(message: AcceptedMessage, standing: StandingHolds) -> Sequence[ScreenHold]:
     holds = [
         hold
         for part in message.deliveries
@@ -219,9 +221,9 @@ def _standing_hold(message: AcceptedMessage, standing: StandingHolds) -> ScreenH
         )
     ]
     if not holds or holds[0] is None or None in holds:
-        return None
+        return ()
     hold_id, words = unpacked(holds[0].cause.key)
-    return ScreenHold(HoldCode.STANDING, hold_id, words)
+    return (ScreenHold(HoldCode.STANDING, hold_id, words),)
 
 
 FoundContent = Callable[[str, Mapping[Kind, int], bool], None]
@@ -262,11 +264,11 @@ class ContentLook(Check):
 
     def look(
         self, message: AcceptedMessage, facts: HeaderFacts, content: ReceivedContent
-    ) -> ScreenHold | None:
+    ) -> Sequence[ScreenHold]:
         """Return a hold for mail of which one part at least goes by a stream that wants it."""
         wishes = self._wishes.of(message.deliveries)
         if not wishes:
-            return None
+            return ()
         found = find_in(
             content.head,
             header_end=facts.end,
@@ -274,10 +276,10 @@ class ContentLook(Check):
             own_ibans=self._wishes.own_ibans,
         )
         if not found:
-            return None
+            return ()
         states = (recipient.state for part in message.deliveries for recipient in part.recipients)
         is_held = "hold" in wishes and RecipientState.PENDING in states
         self._told(message.queue_id, found, is_held)
         if not is_held:
-            return None
-        return ScreenHold(HoldCode.CONTENT_CHECK, "+".join(found), "found in its text")
+            return ()
+        return (ScreenHold(HoldCode.CONTENT_CHECK, "+".join(found), "found in its text"),)

@@ -161,7 +161,7 @@ class StormCheck(Check):
 
     def look(
         self, message: AcceptedMessage, facts: HeaderFacts, content: ReceivedContent
-    ) -> ScreenHold | None:
+    ) -> Sequence[ScreenHold]:
         """Remember who gets it; look at its content only for who had such a one before."""
         now_ms, at_ms = message.accepted_at_ms, message.came_at_ms
         if len(self._new) >= MAX_KEYS or not 0 <= now_ms - self._turned_ms <= self._window_ms:
@@ -174,7 +174,7 @@ class StormCheck(Check):
             if before is not None:
                 again.append((key, given, Seen.of(before)))
             self._new[key] = packed
-        return self._repeated(message, content, facts.end, seen, again) if again else None
+        return self._repeated(message, content, facts.end, seen, again) if again else ()
 
     def _repeated(
         self,
@@ -183,7 +183,7 @@ class StormCheck(Check):
         header_bytes: int,
         seen: Seen,
         again: list[_Again],
-    ) -> ScreenHold | None:
+    ) -> Sequence[ScreenHold]:
         is_exact = not content.is_spooled  # else the rest is not looked at
         seen = seen._replace(is_counted=True)
         packed = seen.packed()
@@ -209,10 +209,10 @@ class StormCheck(Check):
                 storm_id = mark.contents[-1].content.storm_id
         self._remember(message.queue_id, marks)
         if not over or self._settings.action != "hold":
-            return None
+            return ()
         if len(over) == MAX_LOOKED:  # they stand for the others
             over = [who for _, who, sighting in again if self._is_within_window(seen, sighting)]
-        return ScreenHold(HoldCode.STORM, storm_id[:8], self._reason, frozenset(over))
+        return (ScreenHold(HoldCode.STORM, storm_id[:8], self._reason, frozenset(over)),)
 
     def _is_within_window(self, seen: Seen, before: Seen) -> bool:
         return abs(seen.at_ms - before.at_ms) <= self._window_ms
@@ -392,12 +392,10 @@ def _keys(message: AcceptedMessage) -> dict[int, str]:
 
 def _held(message: AcceptedMessage) -> set[str]:
     """Return the given addresses that a message is held for as a storm."""
-    is_storm = message.hold is not None and message.hold.code is HoldCode.STORM
-    parts = message.deliveries if is_storm else ()
     return {
         recipient.given.lower()
-        for part in parts
-        if not part.is_spared
+        for part in message.deliveries
+        if any(cause.code is HoldCode.STORM for cause in part.holds)
         for recipient in part.recipients
     }
 

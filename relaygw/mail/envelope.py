@@ -102,7 +102,7 @@ class NewDelivery:
     stream: str
     recipients: tuple[NewRecipient, ...]
     released: Released | None = None  # see policy.recipients
-    is_spared: bool = False  # its recipients are not those for whom the message is held
+    holds: tuple[HoldCause, ...] = ()  # held from the start; captured recipients stay captured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +121,6 @@ class AcceptedMessage(MessageInHand):
     is_bounce_mail: bool = False  # to bounces.inbound: it is read, see feedback.bounce_mail
     mail_class: MailClass | None = None  # what it is counted as; not stored. None: not counted
     refused_recipients: int = 0  # that its client named and was refused; not stored
-    hold: HoldCause | None = None  # held from the start; captured recipients stay captured
     mail_key: str | None = None  # of client, envelope and content: taken once; None: each time
     handed_over_ms: int | None = None  # to the maildrop, see `came_at_ms`; not stored
 

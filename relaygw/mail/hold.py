@@ -73,6 +73,8 @@ _IDENTITIES = re.compile(r"identities failed the check[^:]{0,200}:(.*)")  # as A
 _WORD = re.compile(r"[\w.-]+")  # what a domain is in a reply, beside others
 OF_KEY = "its idempotency key"  # how the key of HEADER begins where the sender's own key is wrong
 _OF_HEADER = ("field ", "its header ")  # see policy.recipient_fields and upstream.outgoing
+SEVERAL = "several causes: "
+"""How the sentence begins of mail that is held for more than one."""
 _CODES = {code.value: code for code in HoldCode}
 _BETWEEN_PROVIDERS = ", "
 
@@ -110,6 +112,11 @@ class HoldCause:
         return self.target if self.code is HoldCode.STANDING else None
 
     @property
+    def is_of_several(self) -> bool:
+        """True when it stands for several causes: see `several`."""
+        return self.code is HoldCode.OTHER and self.key.startswith(SEVERAL)
+
+    @property
     def domain(self) -> str:
         """The domain of a sender that is refused; "" of the null sender."""
         return self.target
@@ -126,6 +133,13 @@ class HoldCause:
 
 
 SAID = HoldCause(HoldCode.OTHER)  # of a hold whose reason is what a provider said
+
+
+def several(causes: Sequence[HoldCause]) -> HoldCause:
+    """Return the cause that a delivery names that is held for all of these, one at least."""
+    if len(causes) == 1:
+        return causes[0]
+    return HoldCause(HoldCode.OTHER, SEVERAL + "; ".join(cause.sentence for cause in causes))
 
 
 def sender_refused(domain: str, providers: Iterable[str]) -> HoldCause:

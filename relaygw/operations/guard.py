@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from math import ceil
 from typing import Any
 
 from relaygw.mail.clock import DAY_MS, rfc3339, rfc3339_or_none
 from relaygw.mail.hold import HoldCode
 from relaygw.mail.mail_class import sender_words
-from relaygw.mail.search import Field, make_term
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import counted, fields
 from relaygw.operations import queue_actions
-from relaygw.operations.queue_actions import Order, change_queued, found_batches
 from relaygw.operations.readers import read_line, read_number
 from relaygw.operations.verb import Asked, Done, Kind, Mistake, Parameter, Verb
 from relaygw.policy.mail_counts import HourCount, program_of
@@ -24,8 +21,7 @@ from relaygw.policy.new_sources import sender_id
 from relaygw.settings.alerts import Rule
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GUARD, GuardAction, GuardEntry
-from relaygw.store.guarded_mail import held_of_class, hold_waiting
-from relaygw.store.selection import Selection
+from relaygw.store.guarded_mail import delivery_keys, held_of_class, hold_waiting
 from relaygw.store.sources import SeenClass
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
@@ -158,25 +154,30 @@ def _learnt(asked: Asked, classes: Sequence[SeenClass]) -> int:
 
 def _release_held(asked: Asked, target: str, holds: Sequence[GuardEntry]) -> int:
     """Release what is held for a class or source, and for other entries that are over."""
-    targets = dict.fromkeys((target, *(hold.target for hold in holds)))
-    batches = chain.from_iterable(_held_ids(asked.store, held_target) for held_target in targets)
-    return _release_each(asked, batches, target)
-
-
-def _release_each(asked: Asked, batches: Iterable[Sequence[str]], target: str) -> int:
-    order = Order(actor=asked.actor, detail=f"guard={target!r}")
-    release = queue_actions.RELEASE
+    targets, store = {target, *(hold.target for hold in holds)}, asked.store.holds
     return sum(
-        len(change_queued(asked.store, release, batch, order, now_ms=asked.now_ms).changed)
-        for batch in batches
+        store.release_all(cause, lifting=_lifting(asked, target)).due
+        for cause in store.held_causes()
+        if cause.code is HoldCode.GUARD and cause.target in targets
     )
 
 
-def _held_ids(store: Store, target: str) -> Iterator[Sequence[str]]:
-    wanted = Selection(
-        states=_HELD, terms=(make_term(Field.WAIT_REASON, f"held by the guard, {target}:"),)
-    )
-    return found_batches(store, wanted)
+def _release_of_class(asked: Asked, seen: SeenClass) -> int:
+    """Release mail of a class that is held with its source."""
+    mail, store, number = seen.mail_class, asked.store, 0
+    causes = [cause for cause in store.holds.held_causes() if cause.code is HoldCode.GUARD]
+    of_source = [cause for cause in causes if cause.target == mail.source_id]
+    for ids in held_of_class(store, mail) if of_source else ():
+        keys = delivery_keys(store, ids)
+        for cause in of_source:
+            lifting = _lifting(asked, mail.class_id)
+            number += store.holds.let_go(keys, cause, lifting=lifting).due
+    return number
+
+
+def _lifting(asked: Asked, target: str) -> AuditEntry:
+    action = f"queue.{queue_actions.RELEASE.name}"
+    return asked.audited(action, "", detail=f"guard={target!r}")
 
 
 def _audited(verb: str, entry: GuardEntry, asked: Asked, detail: str = "") -> AuditEntry:
@@ -262,7 +263,7 @@ def _let_send(asked: Asked, target: str, per_hour: int | None) -> tuple[GuardEnt
     _end_holds(asked, [hold for hold in holds if hold.target != target])
     released = _release_held(asked, target, holds)
     if target != new.source_id:  # what is held with its source
-        released += _release_each(asked, held_of_class(store, classes[0].mail_class), target)
+        released += _release_of_class(asked, classes[0])
     return new, released
 
 

@@ -10,13 +10,7 @@ from relaygw.mail.outcome import Scope
 from relaygw.mail.search import Field, make_term
 from relaygw.mail.state import DeliveryState
 from relaygw.operations.providers import hold_object, holds_of
-from relaygw.operations.queue_actions import (
-    BATCH_MESSAGES,
-    RETRY,
-    Order,
-    change_queued,
-    found_batches,
-)
+from relaygw.operations.queue_actions import RETRY, Order, change_queued, found_batches
 from relaygw.operations.readers import read_line
 from relaygw.operations.verb import Asked, Done, Mistake, Parameter, Verb
 from relaygw.store.holds import PAUSED, Hold
@@ -80,8 +74,7 @@ def _release(asked: Asked, given: Mapping[str, Any]) -> Done:
 def _release_parked(store: Store, provider: str, domain: str) -> None:
     for cause in store.holds.held_causes():
         if cause.is_refused(provider, domain):
-            while store.holds.release_held(cause, limit=BATCH_MESSAGES):
-                pass
+            store.holds.release_all(cause)
 
 
 def _make_due(asked: Asked, name: str, ended: Sequence[Hold]) -> None:

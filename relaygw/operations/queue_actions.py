@@ -256,7 +256,7 @@ def _ended_by_move(ready: Sequence[QueueEntry], order: Order) -> set[HoldCause]:
     """Return the holds on account of the providers it had; others stay, or are set anew."""
     is_over = OF_CONFIGURATION | {HoldCode.STANDING} | (DOUBTFUL if order.is_forced else set())
     held = (part for entry in ready for part in entry.deliveries if part.state is _D.HELD)
-    return {part.hold for part in held if part.hold is not None and part.hold.code in is_over}
+    return {cause for part in held for cause in part.causes if cause.code in is_over}
 
 
 # --- what each leaves alone of mail in the states that it is meant for ----------------------
@@ -275,10 +275,11 @@ def _objection_to_retry(entry: QueueEntry, order: Order) -> LeftAlone | None:
 
 
 def _objection_to_release(entry: QueueEntry, order: Order) -> LeftAlone | None:
-    causes = (part.hold for part in entry.deliveries if part.state is _D.HELD)
-    standing = next((cause.hold_id for cause in causes if cause and cause.hold_id), None)
-    if standing is not None:
-        why = f"a standing hold keeps it, with all mail like it: relaygw hold end {standing}"
+    causes = (cause for part in entry.deliveries for cause in part.causes)
+    standing = dict.fromkeys(cause.hold_id for cause in causes if cause.hold_id is not None)
+    if standing:
+        ends = ", ".join(f"relaygw hold end {hold_id}" for hold_id in standing)
+        why = f"a standing hold keeps it, with all mail like it: {ends}"
         return LeftAlone(entry.queue_id, why)
     if order.screen is None:
         return None
@@ -311,16 +312,16 @@ def _objection_to_move(entry: QueueEntry, order: Order) -> LeftAlone | None:
     for part in entry.deliveries if not order.is_forced else ():
         if part.state not in MOVE.from_states:
             continue
-        why, cause = "", part.hold
         if part.is_in_doubt and part.provider != provider:
             why = f"{part.provider} may have sent it already; with --force it may be sent twice"
-        elif cause and cause.code is HoldCode.SENDER_REFUSED and provider in cause.providers:
-            why = (
-                f"{provider} refuses sender domain {cause.domain}; with --force it is tried there "
-                "anyway, and mail taken without an answer may be sent twice"
-            )
-        if why:
             return LeftAlone(entry.queue_id, why)
+        for cause in part.causes:
+            if cause.code is HoldCode.SENDER_REFUSED and provider in cause.providers:
+                why = (
+                    f"{provider} refuses sender domain {cause.domain}; with --force it is tried "
+                    "there anyway, and mail taken without an answer may be sent twice"
+                )
+                return LeftAlone(entry.queue_id, why)
     return None
 
 
@@ -338,10 +339,11 @@ RETRY = QueueAction(
     is_usual=True, objection=_objection_to_retry,
 )  # fmt: skip
 HOLD = QueueAction(
-    name="hold", icon="hold", from_states=CLAIMABLE, reached=frozenset({_D.HELD}), needs_whole=True,
+    name="hold", icon="hold", from_states=_UNSENT, reached=frozenset({_D.HELD}), needs_whole=True,
     help="Keep messages until they are released.",
     note_help="The reason, shown with the message.",
-    means="Held mail stays in the queue, and is not tried until it is released.",
+    means="Held mail stays in the queue, and is not tried until it is released, whatever else "
+    "held it and ends.",
     done="held", notice="held", told="held it",
     is_usual=True,
 )  # fmt: skip

@@ -23,7 +23,8 @@ from relaygw.operations.verb import Asked, Done, Mistake, Parameter, Verb
 from relaygw.policy.standing_holds import StandingHolds
 from relaygw.policy.untended import known_routes
 from relaygw.store.holds import ended_entry
-from relaygw.store.queue_entry import DeliveryEntry, Key, QueueEntry
+from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
+from relaygw.store.queue_tables import Key
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 
@@ -230,11 +231,16 @@ def _end_hold(asked: Asked, given: Mapping[str, Any]) -> Done:
     entry = ended_entry(hold, asked.actor, asked.now_ms, hold.reason)
     asked.store.holds.drop_hold(hold.scope.value, hold.value, entry=entry)
     released = asked.store.holds.release_standing({hold.hold_id})
-    due = f"{counted(released, 'message')} due, unless another hold keeps them"
+    due = f"{counted(released.due, 'message')} due, unless another hold keeps them"
     return Done(
-        answer={"id": hold.hold_id, "released": released},
-        lines=[f"{hold.hold_id}: ended; {due}"],
-        number=released,
+        answer={
+            "id": hold.hold_id,
+            "released": released.due,
+            "still_held": released.ended - released.due,
+            "held_for": sorted(cause.sentence for cause in released.others),
+        },
+        lines=[f"{hold.hold_id}: ended; {due}{released.left_words}"],
+        number=released.due,
     )
 
 
@@ -253,7 +259,7 @@ ADD = Verb(
 )  # fmt: skip
 END = Verb(
     name="end",
-    help="End a standing hold: all of its mail is due now.",
+    help="End a standing hold: its mail is due, unless something else holds it, too.",
     parameters=(
         Parameter(name="id", help="Of the hold.", metavar="ID", look_up=_hold, is_target=True,
                   example="an id of: relaygw hold list"),

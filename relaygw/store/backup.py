@@ -26,7 +26,7 @@ from relaygw.settings.secrets import draft_of
 from relaygw.store import exchange, log_check, migrate
 from relaygw.store.all_tables import whole_metadata
 from relaygw.store.database import damage
-from relaygw.store.queue_entry import hold_columns
+from relaygw.store.held_causes import hold_all_besides, hold_columns
 from relaygw.store.queue_lock import lock_directory_of
 from relaygw.store.queue_tables import delivery
 from relaygw.store.schema import REVISION, SCHEMA_REVISION
@@ -276,11 +276,12 @@ def _hold(connection: Connection, *, is_released: bool, now_ms: int) -> int:
     """Hold what may have been sent since, and forget who had what; return how many are held."""
     for name in _OF_PROCESSES:
         connection.execute(delete(whole_metadata().tables[name]))
-    may_go = delivery.c.state == DeliveryState.ACTIVE.value
+    may_go, beside = delivery.c.state == DeliveryState.ACTIVE.value, 0
     if not is_released:
         is_held = delivery.c.state == DeliveryState.HELD.value
         ends = is_held & func.coalesce(delivery.c.hold_code, "").not_in(_STAY_HELD)
-        may_go = or_(may_go, delivery.c.state.in_(_WAITING), ends)
+        may_go = or_(may_go, delivery.c.state.in_(_WAITING))
+        beside = hold_all_besides(connection, ends, _RESTORED, now_ms)
         # their senders may have been told since
         made = {"made_at_ms": now_ms, "detail": "none is sent: the queue was restored"}
         connection.execute(update(notice).where(notice.c.made_at_ms.is_(None)).values(made))
@@ -291,4 +292,4 @@ def _hold(connection: Connection, *, is_released: bool, now_ms: int) -> int:
         "lease": None,
         **hold_columns(_RESTORED),
     }
-    return connection.execute(update(delivery).where(may_go).values(held)).rowcount
+    return beside + connection.execute(update(delivery).where(may_go).values(held)).rowcount

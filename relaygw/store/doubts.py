@@ -16,7 +16,7 @@ from relaygw.mail.state import RecipientState
 from relaygw.store.database import BatchStatement, Repository, Row, Statement, Transaction
 from relaygw.store.intake import finish_messages
 from relaygw.store.outcomes import MAX_REPLY, Settled
-from relaygw.store.queue_entry import Key
+from relaygw.store.queue_tables import Key
 from relaygw.store.reports import NewVerdict
 from relaygw.store.rules import StoreRules
 from relaygw.store.webhooks import add_changes
@@ -119,7 +119,11 @@ _LET_GO = BatchStatement(
     JOIN delivery ON delivery.queue_id = v.column1
     JOIN recipient ON recipient.queue_id = delivery.queue_id
         AND recipient.delivery_no = delivery.delivery_no AND recipient.state = 'pending'
-    WHERE delivery.state = 'held' AND delivery.hold_code = 'in_doubt'
+    WHERE delivery.state = 'held' AND (delivery.hold_code = 'in_doubt' OR EXISTS (
+        SELECT 1 FROM held_cause WHERE held_cause.queue_id = delivery.queue_id
+        AND held_cause.delivery_no = delivery.delivery_no AND held_cause.hold_code = 'in_doubt'
+        AND held_cause.lifted_at_ms IS NULL AND held_cause.since_ms >= delivery.held_at_ms
+    ))
     ON CONFLICT (queue_id, rcpt_no) DO UPDATE
     SET generation = key_generation.generation + 1, since_ms = excluded.since_ms
     """,

@@ -24,17 +24,18 @@ from relaygw.mail.mail_class import (
     shown_source,
 )
 from relaygw.mail.queue_id import first_id_at
-from relaygw.mail.state import DeliveryState
+from relaygw.mail.state import CLAIMABLE, DeliveryState
 from relaygw.mail.subject_template import subject_template
 from relaygw.mail.words import printable
 from relaygw.policy.mail_counts import HourCount, program_of
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import Repository, Statement, Transaction, insert_into
+from relaygw.store.held_causes import is_held_for, is_lifted
 from relaygw.store.queue_tables import HAS_RARE_OUTCOME, IS_OPEN, delivery, message, recipient
 from relaygw.store.side_tables import class_hour, guard_entry, mail_class
 from relaygw.store.sources import SeenClass, seen_class
 
-_WAITING = [DeliveryState.INCOMING.value, DeliveryState.DEFERRED.value]
+_WAITING = [state.value for state in CLAIMABLE | {DeliveryState.HELD}]
 _PROMOTIONAL = "promotional"
 _ENTRY = "target source_id action label reason actor per_hour new_since_ms at_ms"
 _PUT = insert_into("guard_entry", _ENTRY, on_conflict="DO NOTHING")
@@ -102,6 +103,7 @@ class HeldMailScope:
     reason: str
     is_of_new: bool  # of templates that are new, of the transactional stream
     excepted: frozenset[str]  # classes of the source
+    at_ms: int  # since then, by the database's clock
     known_mail: frozenset[tuple[str, str]]  # sender's domain and template: excepted as well
 
     def holds_mail(self, mail: MailClass) -> bool:
@@ -237,13 +239,15 @@ class Guards(Repository):
     def waiting_of(
         self, scope: HeldMailScope, source: MailSource, *, is_any: bool = False, after: str = ""
     ) -> tuple[list[str], str]:
-        """Return waiting messages behind an id that a scope covers, and where to go on, or "".
+        """Return messages behind an id that wait and a scope covers, and where to go on, or "".
 
-        None that was held and released, unless it is any.
+        Whatever else holds them. None that is held for it, or that somebody released from it,
+        unless it is any.
         """
-        waits: list[ColumnElement[bool]] = [delivery.c.state.in_(_WAITING)]
+        is_new = ~is_held_for(HoldCode.GUARD, scope.target)
         if not is_any:
-            waits.append(delivery.c.held_ms == 0)
+            is_new &= ~is_lifted(HoldCode.GUARD, scope.target, scope.at_ms)
+        waits = (delivery.c.state.in_(_WAITING), is_new)
         with self._read() as tx:
             return _covered(tx, scope.holds_mail, source, waits, after)
 
@@ -251,8 +255,7 @@ class Guards(Repository):
         """Return messages of a class that are held for its source, and where to go on, or ""."""
         is_held = (
             delivery.c.state == DeliveryState.HELD.value,
-            delivery.c.hold_code == HoldCode.GUARD.value,
-            delivery.c.hold_key.startswith(f"{mail.source_id} ", autoescape=True),
+            is_held_for(HoldCode.GUARD, mail.source_id),
         )
         with self._read() as tx:
             return _covered(tx, mail.__eq__, mail.source, is_held, after)
@@ -300,6 +303,7 @@ def _scope(tx: Transaction, held: Any, allowed: Collection[str]) -> HeldMailScop
         target=held.target,
         source_id=held.source_id,
         reason=held.reason,
+        at_ms=held.at_ms,
         is_of_new=held.new_since_ms is not None,
         excepted=frozenset({*allowed, *_older_classes(tx, held)}),
         known_mail=_known_mail(tx, held),

@@ -10,9 +10,8 @@ from relaygw.mail.mail_class import MailClass
 from relaygw.mail.state import CLAIMABLE, DeliveryState
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GuardAction, GuardEntry
+from relaygw.store.queue_tables import Key
 from relaygw.store.store import Store
-
-_BATCH = 500  # messages
 
 
 def release_left(store: Store) -> None:
@@ -30,17 +29,18 @@ def release_left(store: Store) -> None:
     held = {entry.target for entry in entries if entry.action is GuardAction.HOLD}
     for cause in causes:
         if cause.target not in held:
-            while store.holds.release_held(cause, limit=_BATCH):
-                pass
+            store.holds.release_all(cause)
     of_held = [hold_cause for hold_cause in causes if hold_cause.target in held]
     for ids in _allowed_of_held(store, entries, held):
-        keys = [
-            (entry.queue_id, part.delivery_no)
-            for entry in store.queue.entries(ids)
-            for part in entry.deliveries
-        ]
+        keys = delivery_keys(store, ids)
         for cause in of_held:
             store.holds.let_go(keys, cause)
+
+
+def delivery_keys(store: Store, queue_ids: Sequence[str]) -> list[Key]:
+    """Return all deliveries of messages."""
+    entries = store.queue.entries(queue_ids)
+    return [(entry.queue_id, part.delivery_no) for entry in entries for part in entry.deliveries]
 
 
 def _allowed_of_held(
@@ -71,8 +71,8 @@ def held_of_class(store: Store, mail_class: MailClass) -> Iterator[list[str]]:
 def hold_waiting(store: Store, *, actor: str, now_ms: int, target: str = "") -> int:
     """Hold the waiting mail that the entries cover, or that of one target; return how much.
 
-    Audited, as an operator's holds are. What is being sent stays as it is, and so does what
-    somebody released, unless it is asked for by its target.
+    Audited, as an operator's holds are; what else holds it is no matter. What is being sent stays
+    as it is, and so does what somebody released, unless it is asked for by its target.
     """
     scopes = [
         held_scope for held_scope in store.guard.held_scopes() if target in ("", held_scope.target)
@@ -91,7 +91,7 @@ def hold_waiting(store: Store, *, actor: str, now_ms: int, target: str = "") -> 
             if found:
                 held += store.queue.change_state(
                     found,
-                    from_states=CLAIMABLE,
+                    from_states=CLAIMABLE | {DeliveryState.HELD},
                     to=DeliveryState.HELD,
                     hold=HoldCause(HoldCode.GUARD, packed(scope.target, scope.reason)),
                     entry=AuditEntry(

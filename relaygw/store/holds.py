@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import case, func, select, tuple_, update
+from sqlalchemy import case, func, null, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.hold import SAID, HoldCause, HoldCode, cause_in
@@ -16,10 +17,18 @@ from relaygw.mail.outcome import Scope
 from relaygw.mail.standing_hold import HoldScope, StandingHold
 from relaygw.mail.standing_mail import HeldMail
 from relaygw.mail.state import CLAIMABLE, DeliveryState
+from relaygw.mail.words import counted
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import Repository, Statement, Transaction, insert_into
-from relaygw.store.queue_entry import Key, hold_columns
-from relaygw.store.queue_tables import IS_OPEN, delivery, hold
+from relaygw.store.held_causes import (
+    HAS_SEVERAL,
+    IN_FORCE,
+    add_cause,
+    end_causes,
+    hold_columns,
+    oldest_held_for,
+)
+from relaygw.store.queue_tables import IS_OPEN, Key, delivery, held_cause, hold
 
 UNREACHABLE = "unreachable"  # scope of an outage: the provider is tried by itself
 PAUSED = "paused"  # of a pause: it takes nothing for its pace or its connections
@@ -43,7 +52,13 @@ _IN_FORCE = Statement(f"{_OF_HOLDS} ORDER BY since_ms")  # each worker asks each
 _STANDING = Statement(f"{_OF_HOLDS} AND actor IS NOT NULL ORDER BY since_ms")
 _SAID = Statement(
     f"""
-    SELECT DISTINCT hold_code, hold_key, reason FROM delivery WHERE state = 'held' AND {IS_OPEN}
+    SELECT hold_code, hold_key, reason FROM delivery WHERE state = 'held' AND {IS_OPEN}
+    UNION
+    SELECT held_cause.hold_code, held_cause.hold_key, NULL
+    FROM delivery JOIN held_cause ON held_cause.queue_id = delivery.queue_id
+        AND held_cause.delivery_no = delivery.delivery_no
+    WHERE state = 'held' AND {IS_OPEN}
+        AND held_cause.lifted_at_ms IS NULL AND held_cause.since_ms >= delivery.held_at_ms
     """
 )
 _C = delivery.c
@@ -83,6 +98,31 @@ class HoldsInForce(NamedTuple):
 
     stops: list[Hold]
     standing: list[StandingHold]
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """For how many deliveries a cause ended; those are due that nothing else holds."""
+
+    ended: int
+    due: int
+    others: frozenset[HoldCause] = frozenset()  # that hold the rest
+
+    def __add__(self, other: Released) -> Released:
+        others = self.others | other.others
+        return Released(self.ended + other.ended, self.due + other.due, others)
+
+    @property
+    def left_words(self) -> str:
+        """What still holds some of them, as the end of a sentence; "" where nothing does."""
+        if self.ended == self.due:
+            return ""
+        number = counted(self.ended - self.due, "message")
+        what = "; ".join(sorted(cause.sentence for cause in self.others))
+        return f"; {number} still held: {what}"
+
+
+NOTHING_RELEASED = Released(0, 0)
 
 
 class Holds(Repository):
@@ -186,9 +226,10 @@ class Holds(Repository):
             add_audit(tx, entry, 1)
             return True
 
-    def held_ms(self, key: str, *, since_ms: int) -> int:
-        """Return how long since a time a hold on `key` was in force; each moment counts once."""
-        times = select(hold.c.since_ms, hold.c.released_at_ms).where(hold.c.key == key)
+    def stopped_ms(self, provider: str, *, since_ms: int) -> int:
+        """Return how long since a time a provider was stopped; each moment counts once."""
+        is_its = (hold.c.key == provider) & hold.c.scope.in_(STOPS)
+        times = select(hold.c.since_ms, hold.c.released_at_ms).where(is_its)
         total_ms = 0
         with self._read() as tx:
             until_ms, counted_until_ms = tx.now_ms(), tx.to_stored(since_ms)
@@ -201,22 +242,32 @@ class Holds(Repository):
     # --- held mail -----------------------------------------------------------------------
 
     def held_mail(self) -> list[HeldMail]:
-        """Return the held mail, by route and cause, the longest held first."""
+        """Return the held mail, by route and cause, the longest held first.
+
+        What is held for several causes is counted with each of them.
+        """
         since_ms = func.min(func.coalesce(_C.held_at_ms, _C.changed_at_ms))
+        ids = (func.min(_C.queue_id), func.max(_C.queue_id))
         lane = (_C.route, _C.hold_code, _C.hold_key, _C.reason)
-        counted = (func.count(), since_ms, func.min(_C.queue_id), func.max(_C.queue_id))
-        query = select(*lane, *counted).where(_IS_HELD).group_by(*lane).order_by(since_ms)
+        alone = select(*lane, func.count(), since_ms, *ids).group_by(*lane)
+        each = (_C.route, held_cause.c.hold_code, held_cause.c.hold_key)
+        since_ms = func.min(held_cause.c.since_ms)
+        of_several = select(*each, null(), func.count(), since_ms, *ids).group_by(*each)
         with self._read() as tx:
-            return [
+            rows = [
+                *tx.execute(alone.where(_IS_HELD, ~HAS_SEVERAL)),
+                *tx.execute(of_several.join(held_cause, IN_FORCE).where(_IS_HELD)),
+            ]
+            return _summed(
                 HeldMail(
                     route=route,
-                    cause=cause_in(code, key, reason),
+                    cause=_cause(code, key, reason),
                     deliveries=number,
                     since_ms=tx.to_local(at_ms),
-                    examples=tuple(dict.fromkeys((first, last))),
+                    examples=(first, last),
                 )
-                for route, code, key, reason, number, at_ms, first, last in tx.execute(query)
-            ]
+                for route, code, key, reason, number, at_ms, first, last in rows
+            )
 
     def held_causes(self) -> list[HoldCause]:
         """Return the causes of held deliveries, each once.
@@ -225,7 +276,7 @@ class Holds(Repository):
         released with the rest.
         """
         with self._read() as tx:
-            rows = [(row, cause_in(*row)) for row in _SAID.fetch(tx)]
+            rows = [(row, _cause(*row)) for row in _SAID.fetch(tx)]
         uncoded = {
             (reason, cause)
             for (code, key, reason), cause in rows
@@ -237,14 +288,21 @@ class Holds(Repository):
                     values = {"hold_code": cause.code.value, "hold_key": cause.key}
                     is_such = _C.reason == reason
                     tx.execute(update(delivery).where(_IS_HELD, is_such).values(values))
-        return sorted({cause for _, cause in rows})
+        return sorted({cause for _, cause in rows if not cause.is_of_several})
 
     def release_held(
-        self, cause: HoldCause, *, limit: int, probing: HoldCause | None = None
-    ) -> int:
-        """Make up to `limit` deliveries due that are held or put off for this, the oldest first.
+        self,
+        cause: HoldCause,
+        *,
+        limit: int,
+        probing: HoldCause | None = None,
+        lifting: AuditEntry | None = None,
+    ) -> Released:
+        """End a cause for up to `limit` deliveries that are held or put off for it, oldest first.
 
-        `probing`: whoever claims them finds out by them whether that still stands in their way.
+        Those that nothing else holds are due. `probing`: whoever claims them finds out by them
+        whether that still stands in their way. `lifting`: a person ends it for this very mail;
+        audited, and the same finding does not hold it again.
         """
         with self._write() as tx:
             now_ms = tx.now_ms()
@@ -255,32 +313,49 @@ class Holds(Repository):
                 waits = _IS_PUT_OFF & (_C.due_at_ms > now_ms) & (_is_for(cause) | is_uncoded)
             oldest = select(_C.queue_id, _C.delivery_no).where(waits).order_by(_C.queue_id)
             keys = tx.execute(oldest.limit(limit)).all()
-            return _make_due(tx, keys, waits, now_ms, probing)
+            if lifting is None and keys:
+                due = _make_due(tx, keys, waits, now_ms, probing)
+                return Released(due, due)
+            if probing is not None or cause.code is HoldCode.PROVIDER_DOWN:
+                return NOTHING_RELEASED
+            keys = [*keys, *tx.execute(oldest_held_for(cause, limit - len(keys)))]
+            return _end_cause(tx, keys, cause, now_ms, lifting)
 
     def park(self, keys: Sequence[Key], cause: HoldCause) -> int:
-        """Hold those of `keys` that wait; return how many. They stay due when they were."""
+        """Hold those of `keys` that wait, whatever else holds them already; return how many.
+
+        They stay due when they were.
+        """
         waits = _C.state.in_([state.value for state in CLAIMABLE]) & IS_OPEN
         is_listed = tuple_(_C.queue_id, _C.delivery_no).in_(keys)
         with self._write() as tx:
             now_ms = tx.now_ms()
             values = {"state": DeliveryState.HELD.value, "changed_at_ms": now_ms}
             values |= {"held_at_ms": now_ms, **hold_columns(cause)}
-            return tx.execute(update(delivery).where(is_listed, waits).values(values)).rowcount
+            beside = add_cause(tx, is_listed, cause, now_ms)
+            held = update(delivery).where(is_listed, waits).values(values)
+            return len(beside) + tx.execute(held).rowcount
 
-    def release_standing(self, ended: Collection[str]) -> int:
-        """Make due what is held by these standing holds, the oldest first; return how many."""
-        number = 0
-        for cause in self.held_causes():
-            while cause.hold_id in ended and (
-                released := self.release_held(cause, limit=_RELEASED_AT_ONCE)
-            ):
-                number += released
-        return number
+    def release_all(self, cause: HoldCause, *, lifting: AuditEntry | None = None) -> Released:
+        """End a cause for all that is held for it: see `release_held`."""
+        total = NOTHING_RELEASED
+        while True:
+            released = self.release_held(cause, limit=_RELEASED_AT_ONCE, lifting=lifting)
+            total += released
+            if not released.ended:
+                return total
 
-    def let_go(self, keys: Sequence[Key], cause: HoldCause) -> int:
-        """Make those of `keys` due that are held for exactly this; return how many."""
+    def release_standing(self, ended: Collection[str]) -> Released:
+        """End these standing holds for all that they hold, the oldest first."""
+        causes = [cause for cause in self.held_causes() if cause.hold_id in ended]
+        return sum(map(self.release_all, causes), NOTHING_RELEASED)
+
+    def let_go(
+        self, keys: Sequence[Key], cause: HoldCause, *, lifting: AuditEntry | None = None
+    ) -> Released:
+        """End a cause for those of `keys` that are held for exactly this: see `release_held`."""
         with self._write() as tx:
-            return _make_due(tx, keys, _IS_HELD & _is_for(cause), tx.now_ms())
+            return _end_cause(tx, keys, cause, tx.now_ms(), lifting)
 
 
 def ended_entry(hold: StandingHold, actor: str, now_ms: int, detail: str) -> AuditEntry:
@@ -305,6 +380,46 @@ def _standing(tx: Transaction, row: Any) -> StandingHold:
 
 def _is_for(cause: HoldCause) -> ColumnElement[bool]:
     return (_C.hold_code == cause.code.value) & (_C.hold_key == cause.key)
+
+
+def _cause(code: str | None, key: str | None, reason: str | None) -> HoldCause:
+    """Return the cause of a delivery, or of a row beside others, which has no sentence."""
+    if reason is None and code is not None:
+        return HoldCause(HoldCode(code), key or "")
+    return cause_in(code, key, reason)
+
+
+def _summed(groups: Iterable[HeldMail]) -> list[HeldMail]:
+    """Return groups of held mail with those of one route and cause as one."""
+    found: dict[tuple[str, HoldCause], HeldMail] = {}
+    for group in groups:
+        other = found.setdefault((group.route, group.cause), group)
+        ids = {*group.examples, *other.examples}
+        found[group.route, group.cause] = replace(
+            group,
+            deliveries=group.deliveries + (0 if other is group else other.deliveries),
+            since_ms=min(group.since_ms, other.since_ms),
+            examples=tuple(dict.fromkeys((min(ids), max(ids)))),
+        )
+    return sorted(found.values(), key=attrgetter("since_ms"))
+
+
+def _end_cause(
+    tx: Transaction,
+    keys: Sequence[Any],
+    cause: HoldCause,
+    now_ms: int,
+    lifting: AuditEntry | None,
+) -> Released:
+    is_listed = tuple_(_C.queue_id, _C.delivery_no).in_(keys)
+    actor = None if lifting is None else lifting.actor
+    left = end_causes(tx, is_listed, cause.__eq__, now_ms, lifted_by=actor)
+    if lifting is not None and left:
+        ids = sorted({queue_id for queue_id, _ in left})
+        add_audit(tx, replace(lifting, target=" ".join(ids), affected=len(ids)), len(left))
+    free = [key for key, held in left.items() if not held]
+    others = frozenset(it.cause for held in left.values() for it in held)
+    return Released(len(left), _make_due(tx, free, _IS_HELD, now_ms) if free else 0, others)
 
 
 def _make_due(

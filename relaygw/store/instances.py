@@ -26,8 +26,8 @@ from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
 from relaygw.store import doubts
 from relaygw.store.database import Database, Repository, Statement, Transaction, insert_into
+from relaygw.store.held_causes import hold_columns
 from relaygw.store.outcomes import write_interrupted
-from relaygw.store.queue_entry import hold_columns
 from relaygw.store.queue_tables import delivery, instance, permit
 from relaygw.store.rules import NO_RULES, StoreRules
 

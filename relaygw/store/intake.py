@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 from relaygw.errors import StoreUnavailable
-from relaygw.mail.envelope import AcceptedMessage
-from relaygw.mail.hold import HoldCause
+from relaygw.mail.envelope import AcceptedMessage, NewDelivery
+from relaygw.mail.hold import HoldCause, several
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.verdict import BOUNCE_MAIL
 from relaygw.store.audit import AuditEntry, add_audit
@@ -20,6 +20,7 @@ from relaygw.store.database import (
     Write,
     insert_into,
 )
+from relaygw.store.held_causes import INSERT_CAUSES, cause_rows, hold_columns
 from relaygw.store.queue_tables import HAS_NO_NOTICE_DUE
 from relaygw.store.repeats import taken_before
 from relaygw.store.webhooks import add_accepted
@@ -57,10 +58,10 @@ _TAKEN_DROPS = BatchStatement(
 _HOLD = BatchStatement(
     """
     UPDATE delivery
-    SET state = 'held', held_at_ms = v.column2, reason = v.column3, hold_code = v.column4,
-        hold_key = v.column5
+    SET state = 'held', held_at_ms = v.column3, reason = v.column4, hold_code = v.column5,
+        hold_key = v.column6
     FROM (VALUES {rows}) AS v
-    WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column6
+    WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
         AND delivery.state = 'incoming'
     """,
     columns=6,
@@ -89,7 +90,7 @@ class Intake(Repository):
         But for those whose `mail_key` another has that was taken within the last minute, and is
         durable: these are left out and returned, with the queue id of the other.
 
-        The others are held from the start for `hold`, or for what the message says; `entry` says
+        The others are held from the start for `hold`, and for what their parts say; `entry` says
         who stores them. Raises AlreadyAccepted when one has the drop id of a message that was
         stored before, and StoreUnavailable when content that was stored ahead of its message is
         not there any more.
@@ -182,17 +183,21 @@ def insert_messages(tx: Transaction, messages: Sequence[AcceptedMessage]) -> Non
 
 def _hold(tx: Transaction, messages: Sequence[AcceptedMessage], for_all: HoldCause | None) -> None:
     rows: list[Row] = []
+    causes: list[Row] = []
     for message in messages:
-        cause = for_all or message.hold
-        if cause is not None:
-            at_ms = message.accepted_at_ms + tx.ahead_ms
-            what = (message.queue_id, at_ms, cause.sentence, cause.code.value, cause.key)
-            rows += (
-                (*what, number)
-                for number, part in enumerate(message.deliveries)
-                if for_all is not None or not part.is_spared
-            )
+        for number, part in enumerate(message.deliveries):
+            holds = part.holds if for_all is None else (for_all, *part.holds)
+            if not holds or not _is_open(part):
+                continue
+            held = (message.queue_id, number, message.accepted_at_ms + tx.ahead_ms)
+            rows.append((*held, *hold_columns(several(holds)).values()))
+            causes += cause_rows(*held, holds)
     _HOLD.run(tx, rows)
+    INSERT_CAUSES.run(tx, causes)
+
+
+def _is_open(part: NewDelivery) -> bool:
+    return RecipientState.PENDING in [entry.state for entry in part.recipients]
 
 
 def _check_stored(tx: Transaction, accepted: AcceptedMessage) -> None:
@@ -212,8 +217,7 @@ def _add_deliveries(
     rcpt_no = 0
     queue_id, client = accepted.queue_id, accepted.client_key
     for number, part in enumerate(accepted.deliveries):
-        is_open = RecipientState.PENDING in [entry.state for entry in part.recipients]
-        state = DeliveryState.INCOMING if is_open else DeliveryState.FINISHED
+        state = DeliveryState.INCOMING if _is_open(part) else DeliveryState.FINISHED
         where = (queue_id, number, part.route, part.stream, str(state))
         deliveries.append((*where, at_ms, at_ms, client, 0, part.released and part.released.value))
         for entry in part.recipients:

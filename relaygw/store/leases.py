@@ -26,8 +26,8 @@ from relaygw.store.database import (
     Transaction,
     Write,
 )
-from relaygw.store.queue_entry import Key, lock_messages, part_delivery
-from relaygw.store.queue_tables import IS_CLAIMABLE
+from relaygw.store.queue_entry import lock_messages, part_delivery
+from relaygw.store.queue_tables import IS_CLAIMABLE, Key
 from relaygw.store.rules import StoreRules
 from relaygw.store.suppression import with_suppressions
 

@@ -18,9 +18,11 @@ from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState, check_transition
 from relaygw.mail.suppression import Suppression
 from relaygw.store.database import BatchStatement, Row, Statement, Transaction
+from relaygw.store.held_causes import hold_columns
 from relaygw.store.intake import finish_messages
 from relaygw.store.notices import note_outcomes
-from relaygw.store.queue_entry import MOST_ATTEMPTS, Key, hold_columns, lock_messages, part_delivery
+from relaygw.store.queue_entry import MOST_ATTEMPTS, lock_messages, part_delivery
+from relaygw.store.queue_tables import Key
 from relaygw.store.rules import StoreRules
 from relaygw.store.suppression import note_refusals
 from relaygw.store.webhooks import add_outcomes

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Update, and_, case, exists, func, literal, select, true, update
+from sqlalchemy import Update, and_, case, exists, func, literal, select, true, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.attempt_state import AttemptState
@@ -18,6 +18,7 @@ from relaygw.store.audit import AuditEntry, actions_on, add_audit
 from relaygw.store.batches import in_batches
 from relaygw.store.database import Repository, Row, Statement, Transaction
 from relaygw.store.doubts import note_let_go, settle_what_is_back
+from relaygw.store.held_causes import add_cause, end_causes, hold_columns, lift_causes
 from relaygw.store.holds import held_until
 from relaygw.store.intake import finish_messages
 from relaygw.store.notices import note_failed, notices_of, told_by
@@ -29,7 +30,6 @@ from relaygw.store.queue_entry import (
     QueueEntry,
     Waiting,
     entries_by_id,
-    hold_columns,
     is_listed,
     load_waiting,
     lock_messages,
@@ -182,16 +182,21 @@ class Queue(Repository):
     ) -> int:
         """Move the deliveries of `queue_ids` that are in `from_states`; audited; return how many.
 
-        They are due at the time of `entry`. Active ones stay, whatever `from_states` says.
+        They are due at the time of `entry`. Active ones stay, whatever `from_states` says. To hold
+        what is held gives it one cause more; to let it go lifts them all.
         """
         may_leave = [state.value for state in from_states & sources_of(to) - {_D.ACTIVE}]
 
         def change(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
             may_go = is_listed(tx, delivery.c.queue_id, batch) & delivery.c.state.in_(may_leave)
             values = _changed(to, hold, now_ms)
+            number = 0
             if to is _D.DEFERRED and _D.HELD in from_states:
                 note_let_go(tx, batch, now_ms)
-            number = tx.execute(update(delivery).where(may_go).values(values)).rowcount
+                lift_causes(tx, batch, actor=entry.actor, now_ms=now_ms)
+            elif hold is not None and _D.HELD in from_states:
+                number = len(add_cause(tx, delivery.c.queue_id.in_(batch), hold, now_ms))
+            number += tx.execute(update(delivery).where(may_go).values(values)).rowcount
             _settle_recipients(tx, batch, to, now_ms, self._rules)
             return number
 
@@ -236,11 +241,9 @@ class Queue(Repository):
     ) -> int:
         """Let open deliveries go by one provider alone; audited; return how many.
 
-        Deferred ones are due now, and so are those held for one of `ended`; others stay held. Mail
+        Deferred ones are due now, and so are those held for `ended` alone; others stay held. Mail
         that another provider may have taken is moved only when `is_forced`.
         """
-        is_held = delivery.c.state == _D.HELD.value
-        is_let_go = and_(is_held, delivery.c.reason.in_([cause.sentence for cause in ended]))
         is_elsewhere = and_(IS_IN_DOUBT, delivery.c.provider != provider)
         may_go = and_(delivery.c.state.in_(_MOVABLE), true() if is_forced else ~is_elsewhere)
         routes = case(
@@ -248,20 +251,26 @@ class Queue(Repository):
             else_=provider_route(provider),
         )
         let_go = {"state": _D.DEFERRED.value, "held_at_ms": None, **hold_columns(None)}
-        values: dict[str, ColumnElement[Any]] = {
-            name: case((is_let_go, value), else_=delivery.c[name]) for name, value in let_go.items()
-        }
         # nobody has to wait for the other provider any more
-        for name in ("doubts", "reclaims"):
-            values[name] = case((is_elsewhere, 0), else_=delivery.c[name])
+        no_doubts = {
+            name: case((is_elsewhere, 0), else_=delivery.c[name]) for name in ("doubts", "reclaims")
+        }
 
         def change(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
-            held_ms = delivery.c.held_ms + case((is_let_go, held_until(now_ms)), else_=0)
-            times = {"due_at_ms": now_ms, "changed_at_ms": now_ms, "held_ms": held_ms}
+            mine = delivery.c.queue_id.in_(batch) & may_go
             if is_forced:
                 note_let_go(tx, batch, now_ms)
-            moved = update(delivery).where(delivery.c.queue_id.in_(batch), may_go)
-            return tx.execute(moved.values(route=routes, **times, **values)).rowcount
+            left = end_causes(tx, mine, ended.__contains__, now_ms)
+            free = [key for key, held in left.items() if not held]
+            is_free = tuple_(delivery.c.queue_id, delivery.c.delivery_no).in_(free)
+            values: dict[str, ColumnElement[Any]] = {
+                name: case((is_free, value), else_=delivery.c[name])
+                for name, value in let_go.items()
+            }
+            held_ms = delivery.c.held_ms + case((is_free, held_until(now_ms)), else_=0)
+            times = {"due_at_ms": now_ms, "changed_at_ms": now_ms, "held_ms": held_ms}
+            moved = update(delivery).where(mine)
+            return tx.execute(moved.values(route=routes, **times, **no_doubts, **values)).rowcount
 
         return self._change(queue_ids, entry, change)
 
@@ -351,6 +360,8 @@ def _undelete(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
         .returning(delivery.c.queue_id)
     ).scalars()
     queue_ids = list(back)
+    # beside other causes it is not looked at again either
+    end_causes(tx, delivery.c.queue_id.in_(queue_ids), HoldCause(HoldCode.MODE).__eq__, now_ms)
     is_back = _is_of_a_delivery_in(_D.DEFERRED.value, _D.HELD.value)
     is_mine = recipient.c.queue_id.in_(batch) & (recipient.c.state == _R.CANCELLED.value)
     pending = {"state": _R.PENDING.value, "changed_at_ms": now_ms}

@@ -14,22 +14,30 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.envelope import Envelope, RecipientRecord, Source
-from relaygw.mail.hold import HoldCause, cause_in, sender_domain
+from relaygw.mail.hold import SEVERAL, HoldCause, cause_in, sender_domain
 from relaygw.mail.notice import NoticeEntry
 from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
 from relaygw.mail.verdict import PASSING, Kind
 from relaygw.store.audit import AuditEntry
 from relaygw.store.database import Row, Statement, Transaction
 from relaygw.store.find_index import forget_words
-from relaygw.store.queue_tables import IS_OPEN, attempt, chunk, delivery, message, recipient
+from relaygw.store.held_causes import causes_of
+from relaygw.store.queue_tables import (
+    IS_OPEN,
+    Key,
+    attempt,
+    chunk,
+    delivery,
+    held_cause,
+    message,
+    recipient,
+)
 from relaygw.store.side_tables import key_generation, notice, provider_event, repeated_mail, verdict
 
 if TYPE_CHECKING:
     from relaygw.store.repeats import Repeated
     from relaygw.store.reports import Report
 from relaygw.store.batches import in_batches
-
-Key = tuple[str, int]  # a delivery: queue id and delivery number
 
 MOST_ATTEMPTS = 200  # of one message: the newest are kept
 _COUNTED = frozenset({AttemptState.DEFERRED, AttemptState.IN_DOUBT})
@@ -63,7 +71,8 @@ class DeliveryEntry:
     reason: str | None
     released: str | None = None  # of what an operator sent: see mail.envelope.Released
     is_in_doubt: bool = False  # `provider` may have taken it already
-    hold: HoldCause | None = None  # of what is held or put off
+    hold: HoldCause | None = None  # of what is held or put off, the oldest of `causes`
+    causes: tuple[HoldCause, ...] = ()  # all that it is held for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +196,7 @@ def delete_messages(tx: Transaction, queue_ids: Sequence[str]) -> int:
     """Delete messages with all that belongs to them."""
     for batch in in_batches(queue_ids):
         kept_beside = (attempt, notice, verdict, provider_event, key_generation, repeated_mail)
-        for table in (chunk, *kept_beside, recipient, delivery, message):
+        for table in (chunk, *kept_beside, recipient, held_cause, delivery, message):
             tx.execute(delete(table).where(table.c.queue_id.in_(batch)))
         forget_words(tx, batch)
     return len(queue_ids)
@@ -262,17 +271,23 @@ def entries_by_id(
 def _load_deliveries(
     tx: Transaction, batch: Sequence[str], into: dict[str, list[DeliveryEntry]]
 ) -> None:
-    rows = tx.execute(_DELIVERY.where(is_listed(tx, delivery.c.queue_id, batch)))
+    rows = tx.execute(_DELIVERY.where(is_listed(tx, delivery.c.queue_id, batch))).all()
+    of_several = [(row[0], row[1]) for row in rows if (row.reason or "").startswith(SEVERAL)]
+    causes = causes_of(tx, of_several)
     for queue_id, *values, risks, code, key in rows:
         found: dict[str, Any] = dict(zip(_OF_DELIVERY, values, strict=True))
         is_held = found["state"] == DeliveryState.HELD.value
+        held = tuple(it.cause for it in causes.get((queue_id, found["delivery_no"]), ()))
+        if not held and (is_held or code is not None):
+            held = (cause_in(code, key, found["reason"]),)
         found["state"] = _DELIVERY_STATES[found["state"]]
         found["due_at_ms"] = tx.to_local(found["due_at_ms"])
         into[queue_id].append(
             DeliveryEntry(
                 **found,
                 is_in_doubt=risks > 0 and found["provider"] is not None,
-                hold=cause_in(code, key, found["reason"]) if is_held or code is not None else None,
+                hold=held[0] if held else None,
+                causes=held if is_held else (),
             )
         )
 
@@ -355,10 +370,3 @@ def _waiting(tx: Transaction, rows: list[Row], now_ms: int) -> Waiting:
     )
     at_ms = tx.to_local(accepted_at_ms)
     return Waiting(queue_id, at_ms, size_bytes, sender, states, recipients)
-
-
-def hold_columns(cause: HoldCause | None) -> dict[str, str | None]:
-    """Return the values of `delivery` that say why one is held or put off; None: it is not."""
-    if cause is None:
-        return {"reason": None, "hold_code": None, "hold_key": None}
-    return {"reason": cause.sentence, "hold_code": cause.code.value, "hold_key": cause.key}

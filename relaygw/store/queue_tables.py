@@ -21,6 +21,8 @@ from sqlalchemy import (
 
 from relaygw.store.schema import Number, columns, key, partial_index, table
 
+Key = tuple[str, int]  # of a delivery: queue id and delivery number
+
 message = table(
     "message",
     key("queue_id"),
@@ -91,6 +93,25 @@ partial_index(
 )
 partial_index("delivery_open", delivery.c.queue_id, delivery.c.state, where=IS_OPEN)
 partial_index("delivery_lease", delivery.c.lease, where=delivery.c.lease.is_not(None))
+
+# of a delivery that is held for several causes each of them, and what a person lifted
+held_cause = table(
+    "held_cause",
+    key("queue_id"),
+    key("delivery_no", Integer),
+    key("cause_no", Integer),
+    *columns(Text, "hold_code hold_key"),
+    *columns(BigInteger, "since_ms"),
+    *columns(BigInteger, "lifted_at_ms", null=True),  # null: in force
+    *columns(Text, "lifted_by", null=True),
+    sqlite_with_rowid=False,
+)
+partial_index(
+    "held_cause_in_force",
+    held_cause.c.hold_code,
+    held_cause.c.queue_id,
+    where=held_cause.c.lifted_at_ms.is_(None),
+)
 
 recipient = table(
     "recipient",

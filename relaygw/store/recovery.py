@@ -20,7 +20,7 @@ from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
 from relaygw.store import exchange, instances, log_check, migrate
 from relaygw.store.all_tables import whole_metadata
-from relaygw.store.queue_entry import hold_columns
+from relaygw.store.held_causes import hold_columns
 from relaygw.store.queue_lock import is_alone, open_users, share
 from relaygw.store.queue_tables import chunk, delivery, message, recipient
 from relaygw.store.salvage import DamagedQueue, Row, Salvaged

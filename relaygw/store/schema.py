@@ -30,7 +30,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.schema import SchemaItem
 
 REVISION = re.compile("(?!0000)[0-9]{4}")  # the form of all revisions
-SCHEMA_REVISION = "0014"  # the alembic revision that this code reads and writes
+SCHEMA_REVISION = "0015"  # the alembic revision that this code reads and writes
 
 metadata = MetaData()
 

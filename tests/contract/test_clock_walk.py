@@ -137,7 +137,7 @@ def test_an_hour_more_or_less_stops_nothing_and_takes_nothing_away(
     assert store.limits.use_quota("p", wanted=3, quota=5).granted == 2
     assert [hold.key for hold in store.holds.in_force()] == ["p"]
     assert store.holds.drop_hold("provider", "p")
-    held_ms = store.holds.held_ms("p", since_ms=clock.now_ms() - DAY_MS)
+    held_ms = store.holds.stopped_ms("p", since_ms=clock.now_ms() - DAY_MS)
     assert 0 <= held_ms <= HOUR_MS + NEAR_MS
 
     # mail: what is new, in hand, put off, held

@@ -88,7 +88,7 @@ def test_a_cause_is_read_as_it_was_written_and_ends_with_the_hold(
     assert part_of(store, queue_id).hold == cause
     assert [one.cause for one in store.holds.held_mail()] == [cause]
     assert store.holds.held_causes() == [cause]
-    assert store.holds.release_held(cause, limit=9) == 1
+    assert store.holds.release_held(cause, limit=9).due == 1
     part = part_of(store, queue_id)
     assert (part.state, part.hold, part.reason) == (D.DEFERRED, None, cause.sentence)
 
@@ -97,14 +97,14 @@ def test_mail_that_probes_a_hold_tells_whoever_claims_it(store: Store) -> None:
     queue_id, other = sorted(held(store, REFUSED) for _ in range(2))
     domain, (first, *_) = REFUSED.domain, REFUSED.providers
     probing = sender_refused(domain, [first])
-    assert store.holds.release_held(REFUSED, limit=1, probing=probing) == 1
+    assert store.holds.release_held(REFUSED, limit=1, probing=probing).due == 1
     part = part_of(store, queue_id)
     assert (part.state, part.hold, part.reason) == (D.DEFERRED, probing, probing.sentence)
     assert store.holds.held_causes() == [REFUSED], "the other one waits"
     now_ms = store.clock_ms()
     (claimed,) = store.leases.claim("default", limit=9, incarnation="one", now_ms=now_ms)
     assert (claimed.queue_id, claimed.probes) == (queue_id, first)
-    assert store.holds.release_held(REFUSED, limit=1) == 1
+    assert store.holds.release_held(REFUSED, limit=1).due == 1
     (claimed,) = store.leases.claim("default", limit=9, incarnation="one", now_ms=now_ms + 1000)
     assert (claimed.queue_id, claimed.probes) == (other, None)
 
@@ -117,7 +117,7 @@ def test_mail_may_be_held_from_the_start(store: Store) -> None:
     assert (part.state, part.hold) == (D.HELD, OPERATOR)
     assert part_of(store, over.queue_id).state is D.FINISHED
     assert store.leases.claim("default", limit=9, incarnation="one", now_ms=NOW_MS + 1) == []
-    assert store.holds.release_held(OPERATOR, limit=9) == 1
+    assert store.holds.release_held(OPERATOR, limit=9).due == 1
 
 
 def test_what_an_older_version_holds_is_coded_when_it_is_looked_for(store: Store) -> None:
@@ -126,10 +126,10 @@ def test_what_an_older_version_holds_is_coded_when_it_is_looked_for(store: Store
         cause: cause for cause in CAUSES
     }
     assert {one.cause for one in store.holds.held_mail()} == set(CAUSES)
-    assert store.holds.release_held(REFUSED, limit=9) == 0, "not looked for yet"
+    assert store.holds.release_held(REFUSED, limit=9).due == 0, "not looked for yet"
     assert store.holds.held_causes() == sorted(CAUSES)
     for cause in CAUSES:
-        assert store.holds.release_held(cause, limit=9) == 1
+        assert store.holds.release_held(cause, limit=9).due == 1
     assert store.holds.held_causes() == []
 
 
@@ -144,8 +144,8 @@ def test_a_code_that_an_older_version_left_behind_does_not_count(store: Store) -
     )
     assert part_of(store, queue_id).hold == OPERATOR
     assert store.holds.held_causes() == [OPERATOR]
-    assert store.holds.release_held(REFUSED, limit=9) == 0
-    assert store.holds.release_held(OPERATOR, limit=9) == 1
+    assert store.holds.release_held(REFUSED, limit=9).due == 0
+    assert store.holds.release_held(OPERATOR, limit=9).due == 1
 
 
 @pytest.mark.parametrize("is_coded", [True, False])
@@ -155,10 +155,10 @@ def test_what_was_put_off_for_a_provider_is_due_once(store: Store, is_coded: boo
     queue_id = held(store, cause, state=D.DEFERRED, due_at_ms=NOW_MS + 30_000, hold=hold)
     assert part_of(store, queue_id).hold == hold
     with clock_at(store, NOW_MS + 9):
-        assert store.holds.release_held(provider_down("other"), limit=9) == 0
-        assert store.holds.release_held(cause, limit=9) == 1
+        assert store.holds.release_held(provider_down("other"), limit=9).due == 0
+        assert store.holds.release_held(cause, limit=9).due == 1
         assert part_of(store, queue_id).due_at_ms == NOW_MS + 9
-        assert store.holds.release_held(cause, limit=9) == 0
+        assert store.holds.release_held(cause, limit=9).due == 0
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])

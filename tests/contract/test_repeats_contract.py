@@ -170,8 +170,7 @@ def test_a_message_may_be_held_for_some_of_its_recipients(store: Store) -> None:
     parts = (part_on("default", "b@cust.test"), part_on("default", "c@cust.test"))
     hold = HoldCause(HoldCode.STORM, "5e came too often")
     message = replace(
-        accepted(at_ms=clock_ms(), hold=hold),
-        deliveries=(parts[0], replace(parts[1], is_spared=True)),
+        accepted(at_ms=clock_ms()), deliveries=(replace(parts[0], holds=(hold,)), parts[1])
     )
     store.intake.accept_batch([message])
     (entry,) = store.queue.entries([message.queue_id])

@@ -143,8 +143,8 @@ def test_fronts_that_count_at_once_neither_lose_nor_wait_for_each_other(
 def test_held_mail_is_never_claimed_and_what_is_captured_stays_so(store: Store) -> None:
     captured = NewRecipient(address="c@x.test", state=RecipientState.CAPTURED)
     hold = HoldCause(HoldCode.GUARD, "0f 40 mails of a new script")
-    held = accepted("b@cust.test", captured, hold=hold)
-    only_captured = accepted(captured, hold=hold)
+    held = accepted("b@cust.test", captured, holds=(hold,))
+    only_captured = accepted(captured, holds=(hold,))
     free = accepted()
     store.intake.accept_batch([held, only_captured, free])
     assert [one.queue_id for one in claim(store)] == [free.queue_id]

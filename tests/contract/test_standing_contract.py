@@ -77,7 +77,7 @@ def test_what_is_let_go_by_its_key_is_due_and_the_rest_stays_held(store: Store) 
     due_at_ms = entry_of(store, goes).deliveries[0].due_at_ms
     assert due_at_ms < NOW_MS + 7
     with clock_at(store, NOW_MS + 7):
-        assert store.holds.let_go(keys, HoldCause(HoldCode.MODE)) == 1
+        assert store.holds.let_go(keys, HoldCause(HoldCode.MODE)).due == 1
     states = [entry_of(store, one).deliveries[0].state for one in (goes, stays, other)]
     assert states == [D.DEFERRED, D.HELD, D.HELD]
     assert entry_of(store, goes).deliveries[0].due_at_ms == due_at_ms, "before younger mail"

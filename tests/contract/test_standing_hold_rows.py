@@ -84,8 +84,8 @@ def test_mail_is_parked_and_let_go_as_it_was_due(store: Store) -> None:
     held = selected(states=frozenset({D.HELD}), reason="standing hold 3f2a9c1d")
     entries = store.queue.search(held, limit=9)
     assert {one.deliveries[0].hold for one in entries} == {hold.cause}
-    assert store.holds.release_standing({"00000000"}) == 0
-    assert store.holds.release_standing({"3f2a9c1d", "00000000"}) == 6
+    assert store.holds.release_standing({"00000000"}).due == 0
+    assert store.holds.release_standing({"3f2a9c1d", "00000000"}).due == 6
     assert store.holds.held_causes() == []
     claimed = store.leases.claim("default", limit=9, incarnation="one", now_ms=clock_ms())
     left = [one for one in mail if one.queue_id != active.queue_id]
@@ -96,7 +96,7 @@ def test_mail_is_parked_and_let_go_as_it_was_due(store: Store) -> None:
 def test_only_its_own_mail_is_let_go(store: Store) -> None:
     hold = set_hold(store)
     other = HoldCause(HoldCode.OPERATOR, "3f2a9c1d is no id here")
-    mail, alone = (accepted("a@gmx.test", hold=cause) for cause in (hold.cause, other))
+    mail, alone = (accepted("a@gmx.test", holds=(cause,)) for cause in (hold.cause, other))
     store.intake.accept_batch([mail, alone])
-    assert store.holds.release_standing({hold.hold_id}) == 1
+    assert store.holds.release_standing({hold.hold_id}).due == 1
     assert store.holds.held_causes() == [other]

@@ -583,9 +583,9 @@ def test_the_time_of_holds_is_added_up_once(store: Store) -> None:
             store.holds.drop_hold(scope, "p")
     store.holds.put_hold(replace(hold, since_ms=1000))
     with clock_at(store, 1500):
-        assert store.holds.held_ms("p", since_ms=0) == 200 + 500
-        assert store.holds.held_ms("p", since_ms=250) == 50 + 500
-        assert store.holds.held_ms("other", since_ms=0) == 0
+        assert store.holds.stopped_ms("p", since_ms=0) == 200 + 500
+        assert store.holds.stopped_ms("p", since_ms=250) == 50 + 500
+        assert store.holds.stopped_ms("other", since_ms=0) == 0
 
 
 # --- the operator -------------------------------------------------------------------------
@@ -998,8 +998,8 @@ def test_what_is_held_for_one_reason_is_released_in_batches(store: Store) -> Non
     cause = sender_refused("a", ["p"])
     assert store.holds.held_causes() == [HoldCause(HoldCode.OTHER, "other"), cause]
     with clock_at(store, NOW_MS + 110):
-        assert store.holds.release_held(cause, limit=3) == 3
-        assert store.holds.release_held(cause, limit=3) == 1
+        assert store.holds.release_held(cause, limit=3).due == 3
+        assert store.holds.release_held(cause, limit=3).due == 1
     again = store.leases.claim("default", limit=10, incarnation="one", now_ms=NOW_MS + 120)
     assert [one.held_ms for one in again] == [100] * 4
     assert [one.provider for one in again] == ["p"] * 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pkgutil import resolve_name
 
-from relaygw.mail.hold import HoldCode
+from relaygw.mail.hold import SEVERAL, HoldCode
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import TRANSITIONS, DeliveryState, RecipientState
 from relaygw.mail.words import span
@@ -118,6 +118,11 @@ OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {
         "at the hold's end: `relaygw hold end`, or its time",
         "`relaygw status` at once; `held`, once it is older than `alert_rules.queue_age` and its "
         "hold has no end",
+    ),
+    SEVERAL: (
+        "`held`: several causes",
+        "when the last of them has ended; `relaygw queue release` ends all but standing holds",
+        "`held`",
     ),
     HoldCode.RECOVERED: ("`held`: recovered from a damaged queue", "it does not", "`held`"),
     HoldCode.RESTORED: ("`held`: restored from a backup", "it does not", "`held`"),

@@ -482,7 +482,7 @@ async def test_what_was_taken_is_delivered_though_what_it_teaches_cannot_be_stor
         store, first, hold = await refused(rig, a)
         store.deaf = True
         probing = sender_refused("shop.test", ["a"])  # as when the hold is due to be probed
-        assert store.holds.release_held(probing, limit=1, probing=probing) == 1
+        assert store.holds.release_held(probing, limit=1, probing=probing).due == 1
         rig.worker.wake()
         entry = await rig.wait_for(first, DeliveryState.FINISHED)
         assert entry.recipients[0].state is RecipientState.DELIVERED

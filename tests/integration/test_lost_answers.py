@@ -17,7 +17,7 @@ from relaygw.mail.state import DeliveryState
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
 from relaygw.store.outcomes import Recorded
-from relaygw.store.queue_entry import Key
+from relaygw.store.queue_tables import Key
 from relaygw.store.rules import NO_RULES
 from relaygw.store.store import open_store
 from tests.altered_store import AlteredStore

@@ -75,7 +75,7 @@ async def test_what_cannot_be_rewritten_is_held_with_its_reason_and_bounces_nobo
         # let go, it is asked about again
         cause = entry.deliveries[0].hold
         assert cause is not None
-        assert rig.store.holds.release_held(cause, limit=10) == 1
+        assert rig.store.holds.release_held(cause, limit=10).due == 1
         rig.worker.wake()
         await rig.wait_until(lambda: rig.log.getvalue().count("needs 8BITMIME") >= 2)
 

@@ -229,7 +229,7 @@ async def test_mail_of_the_guard_that_is_released_is_held_by_the_hold(tmp_path: 
         mail = accepted("ann@gmx.test", at_ms=clock_ms(), hold=by_guard)
         rig.accept(mail)
         await rig.wait_for(mail, D.HELD)
-        assert rig.store.holds.release_held(by_guard, limit=9) == 1
+        assert rig.store.holds.release_held(by_guard, limit=9).due == 1
         await rig.wait_until(lambda: is_held_by(rig, mail, done["id"]))
         assert not provider.messages
         assert end(rig, done["id"]) == 1

@@ -186,13 +186,17 @@ def _make(
 
 
 def _held(facts: Facts, part: DeliveryEntry) -> _Prospect:
-    cause = part.hold or HoldCause(HoldCode.OTHER)
+    causes = part.causes or (HoldCause(HoldCode.OTHER),)
     since_ms = facts.circumstances(part).held_at_ms
     notes = () if since_ms is None else (Note("since", seen_from(since_ms, facts.now_ms)),)
     entry = facts.entry
-    advice = held_advice(cause, entry.queue_id, entry.message_id, part.provider)
-    text = f"{held_words(cause)}; it is held {held_until(cause, facts.ends_ms)}"
-    return _make(facts, part, text, advice, notes=notes)
+    whose = (entry.queue_id, entry.message_id, part.provider)
+    advice = dict.fromkeys(it for cause in causes for it in held_advice(cause, *whose))
+    reasons = [
+        f"{held_words(cause)}; it is held {held_until(cause, facts.ends_ms)}" for cause in causes
+    ]
+    text = "; and: ".join(reasons)
+    return _make(facts, part, text, [*advice], notes=notes)
 
 
 def _in_hand(facts: Facts, part: DeliveryEntry) -> _Prospect:

@@ -84,8 +84,8 @@ def _waiting(facts: Facts, outlook: Outlook, meanings: Meanings) -> str:
     if facts.is_in_doubt(part) or (last is not None and last.state in is_maybe_taken):
         return _PERHAPS
     if part.state is DeliveryState.HELD:
-        code = HoldCode.OTHER if part.hold is None else part.hold.code
-        is_unsure = code in DOUBTFUL | {HoldCode.RECOVERED, HoldCode.RESTORED, HoldCode.POISON}
+        unsure = DOUBTFUL | {HoldCode.RECOVERED, HoldCode.RESTORED, HoldCode.POISON}
+        is_unsure = any(cause.code in unsure for cause in part.causes)
         return _PERHAPS if is_unsure else _stopped()
     if outlook.is_in_the_way:
         return _stopped()

@@ -98,7 +98,7 @@ def test_the_remedy_ends_it(desk: Desk, kind: str) -> None:
         mail = accepted(at_ms=at_ms, route="gone")
         desk.store.intake.accept_batch([mail])
     else:
-        mail = accepted(at_ms=at_ms, hold=cause)
+        mail = accepted(at_ms=at_ms, holds=(cause,))
         desk.store.intake.accept_batch([mail])
         words["ID"] = mail.queue_id
     (shown,) = untended_of(desk)

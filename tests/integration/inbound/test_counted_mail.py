@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,10 @@ class Pills(Check):
 
     def look(
         self, message: AcceptedMessage, _facts: HeaderFacts, _content: ReceivedContent
-    ) -> ScreenHold | None:
+    ) -> Sequence[ScreenHold]:
         if "pills" not in message.subject:
-            return None
-        return ScreenHold(HoldCode.GUARD, "0f", "it sells pills")
+            return ()
+        return (ScreenHold(HoldCode.GUARD, "0f", "it sells pills"),)
 
 
 async def send(client: Client, subject: str, *recipients: str) -> list[str]:

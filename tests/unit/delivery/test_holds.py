@@ -24,7 +24,7 @@ from relaygw.observe.observer import DeliveryObserver
 from relaygw.policy.recipients import Screen
 from relaygw.policy.retry import unsent
 from relaygw.settings.provider import Provider
-from relaygw.store.holds import PAUSED, UNREACHABLE, Hold, ended_entry
+from relaygw.store.holds import PAUSED, UNREACHABLE, Hold, Released, ended_entry
 from relaygw.store.store import Store
 from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted, standing_hold
@@ -42,11 +42,11 @@ class Away(AlteredStore):
     is_away = False
 
     def release_held(
-        self, cause: HoldCause, *, limit: int, probing: HoldCause | None = None
-    ) -> int:
+        self, cause: HoldCause, *, limit: int, probing: HoldCause | None = None, **more: Any
+    ) -> Released:
         if self.is_away:
             raise StoreUnavailable("away")
-        return super().release_held(cause, limit=limit, probing=probing)
+        return super().release_held(cause, limit=limit, probing=probing, **more)
 
 
 @pytest.fixture
@@ -281,12 +281,12 @@ async def test_mail_of_a_standing_hold_that_ended_elsewhere_is_let_go_at_once(st
     entry = ended_entry(hold, "ann", 1, "")
     store.holds.put_standing(hold, entry=entry)
     await desk.obey()
-    store.intake.accept_batch([accepted(hold=hold.cause)])
+    store.intake.accept_batch([accepted(holds=(hold.cause,))])
     await desk.obey()
     assert store.holds.held_causes() == [hold.cause]
     store.holds.drop_hold(hold.scope.value, hold.value, entry=entry)
     await desk.obey()
     assert store.holds.held_causes() == []
-    store.intake.accept_batch([accepted(hold=hold.cause)])
+    store.intake.accept_batch([accepted(holds=(hold.cause,))])
     await desk.obey()
     assert store.holds.held_causes() == []

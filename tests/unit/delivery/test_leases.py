@@ -18,7 +18,7 @@ from relaygw.delivery.leases import Leases
 from relaygw.delivery.permits import Permits
 from relaygw.delivery.waits import Waits
 from relaygw.settings.provider import Provider
-from relaygw.store.queue_entry import Key
+from relaygw.store.queue_tables import Key
 from relaygw.store.store import Store
 from tests.altered_store import AlteredStore
 from tests.builders import accepted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,20 @@ class Spam(Check):
 
     def look(
         self, message: AcceptedMessage, _facts: HeaderFacts, content: ReceivedContent
-    ) -> ScreenHold | None:
+    ) -> Sequence[ScreenHold]:
         if b"pills" not in content.head:
-            return None
+            return ()
         assert message.mail_class is not None
-        return ScreenHold(HoldCode.GUARD, message.mail_class.class_id, "it sells pills")
+        return (ScreenHold(HoldCode.GUARD, message.mail_class.class_id, "it sells pills"),)
+
+
+class Dear(Check):
+    name = "dear"
+
+    def look(
+        self, _message: AcceptedMessage, _facts: HeaderFacts, content: ReceivedContent
+    ) -> Sequence[ScreenHold]:
+        return [ScreenHold(HoldCode.CONTENT_CHECK, "card", "found")] * (b"pills" in content.head)
 
 
 class Broken(Check):
@@ -42,7 +52,7 @@ class Broken(Check):
 
     def look(
         self, message: AcceptedMessage, _facts: HeaderFacts, _content: ReceivedContent
-    ) -> ScreenHold | None:
+    ) -> Sequence[ScreenHold]:
         raise KeyError(message.queue_id)
 
     def refresh(self) -> None:
@@ -69,16 +79,23 @@ def composed(tmp_path: Path, screen: Screen, text: bytes, **more: Any) -> Accept
     return message
 
 
-def test_the_first_hold_counts_and_a_broken_check_lets_mail_go(tmp_path: Path) -> None:
+def holds_of(message: AcceptedMessage) -> list[HoldCause]:
+    return [cause for part in message.deliveries for cause in part.holds]
+
+
+def test_each_hold_counts_and_a_broken_check_lets_mail_go(tmp_path: Path) -> None:
     told: list[str] = []
-    screen = Screen([Broken(), Spam(), Broken()], told=told.append)
+    screen = Screen([Broken(), Spam(), Broken(), Dear()], told=told.append)
     free = composed(tmp_path, screen, b"thanks\r\n")
     assert free.mail_class is not None
     shown = (free.mail_class.host, free.mail_class.sender_domain, free.mail_class.template)
-    assert (shown, free.hold) == (("10.0.0.5", "shop.test", "Order #"), None)
+    assert (shown, holds_of(free)) == (("10.0.0.5", "shop.test", "Order #"), [])
     held = composed(tmp_path, screen, b"pills\r\n")
     assert held.mail_class == free.mail_class
-    assert held.hold == HoldCause(HoldCode.GUARD, f"{held.mail_class.class_id} it sells pills")
+    assert holds_of(held) == [
+        HoldCause(HoldCode.GUARD, f"{held.mail_class.class_id} it sells pills"),
+        HoldCause(HoldCode.CONTENT_CHECK, "card found"),
+    ]
     (line,) = told  # not again for each mail
     assert "check broken failed, and the mail was let through: KeyError" in line
     screen.refresh()
@@ -87,7 +104,7 @@ def test_the_first_hold_counts_and_a_broken_check_lets_mail_go(tmp_path: Path) -
 def test_what_is_only_captured_is_looked_at_and_not_held(tmp_path: Path) -> None:
     screen = Screen([Spam()], told=lambda _: None)
     captured = composed(tmp_path, screen, b"pills\r\n", mode="sandbox")
-    assert (captured.hold, captured.mail_class is None) == (None, False)
+    assert (holds_of(captured), captured.mail_class is None) == ([], False)
 
 
 class Reading(Check):

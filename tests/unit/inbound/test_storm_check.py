@@ -16,7 +16,7 @@ from relaygw.inbound.storms import StormCheck
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import read_header
 from relaygw.mail.envelope import AcceptedMessage, NewRecipient
-from relaygw.mail.hold import HoldCode
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import RecipientState
 from relaygw.policy import storms as policy
 from relaygw.policy.storms import Fingerprint, Seen, slice_ms, told_of
@@ -68,18 +68,18 @@ class Front:
         received = ReceivedContent(self._directory)
         received.add(content)
         received.read_head()
-        hold = self._screen.hold_of(message, facts, received)
+        holds = self._screen.holds_of(message, facts, received)
         received.close()
-        self.only = None if hold is None else hold.only
-        return replace(message, hold=None if hold is None else hold.cause)
+        self.only = holds[0].only if holds else None
+        causes = tuple(hold.cause for hold in holds)
+        return replace(message, deliveries=(replace(message.deliveries[0], holds=causes),))
 
     def take(self, *recipients: str | NewRecipient, **more: object) -> bool:
         """Accept a message; return whether it is held."""
         message = self.look(*recipients, **more)  # type: ignore[arg-type]
         self._screen.committed([message])
-        if message.hold is not None:
-            assert message.hold.code is HoldCode.STORM
-        return message.hold is not None
+        assert {cause.code for cause in holds_of(message)} <= {HoldCode.STORM}
+        return bool(holds_of(message))
 
     def take_all(self, number: int, *recipients: str) -> list[bool]:
         return [self.take(*recipients) for _ in range(number)]
@@ -89,6 +89,11 @@ class Front:
         self.check.refresh()
         found = self.store.repeats.storms(int(self.settings.window * 1000))
         return [one.summary for one in told_of(found, self.settings)]
+
+
+def holds_of(message: AcceptedMessage) -> tuple[HoldCause, ...]:
+    (part,) = message.deliveries
+    return part.holds
 
 
 @pytest.fixture
@@ -251,7 +256,7 @@ def test_large_mail_that_is_not_accepted_is_not_counted(
     assert read_whole == [order(1)], "its recipient is known all the same"
     for _ in range(20):
         message = front.look(content=order(5))
-        assert message.hold is None
+        assert holds_of(message) == ()
         front.check.withdrawn(message)
     assert [front.take(content=order(5)) for _ in range(4)] == [False] * 3 + [True]
 
@@ -279,7 +284,7 @@ def test_mail_of_one_moment_is_held_as_exactly_in_whatever_order_it_comes(front:
     step_ms = slice_ms(HOLD.window)
     edge_ms = (front.now_ms // step_ms - 1) * step_ms  # where a step of the window begins
     times = [edge_ms + 10 * number for number in (1, 2, 3, 4, -3, -4, -1, -2)]
-    held = [front.look(handed_over_ms=at_ms).hold is not None for at_ms in times]
+    held = [bool(holds_of(front.look(handed_over_ms=at_ms))) for at_ms in times]
     assert held.count(False) == HOLD.same
 
 
@@ -314,7 +319,7 @@ def test_a_message_id_that_comes_again_within_minutes_is_told(front: Front) -> N
 def test_what_is_not_accepted_is_not_counted(front: Front) -> None:
     for _ in range(20):  # a client that comes again while the queue does not answer
         message = front.look()
-        assert message.hold is None
+        assert holds_of(message) == ()
         front.check.withdrawn(message)
     assert front.take_all(4) == [False] * 3 + [True]
 
