@@ -11,6 +11,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
+from operator import attrgetter
 
 from relaygw.clients import client_key, guesser, is_trusted, parse_client
 from relaygw.errors import TakenBefore
@@ -27,6 +29,7 @@ from relaygw.inbound.throttled_clients import RATE, ThrottledClients
 from relaygw.inbound.time_limits import USUAL, TimeLimits
 from relaygw.inbound.tls import Certificate
 from relaygw.mail.envelope import AcceptedMessage
+from relaygw.mail.hold import HoldCause
 from relaygw.mail.words import counted
 from relaygw.observe.events import Accepted
 from relaygw.observe.labels import DUPLICATE
@@ -39,6 +42,7 @@ from relaygw.settings.model import Settings
 from relaygw.settings.section import Rate
 from relaygw.store.store import Store
 
+_HOLDS = attrgetter("holds")  # of a delivery that is new
 BACKLOG = 1024
 GRACE_S = 2.0
 """How long, when the front stops, a session may still begin what its client came for."""
@@ -323,10 +327,8 @@ class FrontService:
             self._counts.add(messages)
         self._observer.tell([Accepted(message) for message in messages])
         for message in messages:
-            parts = message.deliveries
-            for cause in dict.fromkeys(cause for part in parts for cause in part.holds):
-                spared = sum(len(part.recipients) for part in parts if cause not in part.holds)
-                others = f" (not for {counted(spared, 'other recipient')})" if spared else ""
+            for cause in dict.fromkeys(chain.from_iterable(map(_HOLDS, message.deliveries))):
+                others = _others_words(message, cause)
                 # as Postfix's cleanup says it
                 self._log.note("cleanup", f"{message.queue_id}: hold: {cause.sentence}{others}")
         if self._screen is not None:
@@ -352,6 +354,12 @@ class FrontService:
         for listener in self._listeners:
             listener.observer.sample(len(listener.connections))
         self._observer.sample()
+
+
+def _others_words(message: AcceptedMessage, cause: HoldCause) -> str:
+    """Say for whom a message is not held: " (not for 2 other recipients)", or ""."""
+    spared = sum(len(part.recipients) for part in message.deliveries if cause not in part.holds)
+    return f" (not for {counted(spared, 'other recipient')})" if spared else ""
 
 
 def ensure_descriptors(connections: int) -> tuple[int, str | None]:

@@ -22,6 +22,7 @@ from relaygw.settings.alerts import Rule
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GUARD, GuardAction, GuardEntry
 from relaygw.store.guarded_mail import delivery_keys, held_of_class, hold_waiting
+from relaygw.store.holds import release_all
 from relaygw.store.sources import SeenClass
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
@@ -156,7 +157,7 @@ def _release_held(asked: Asked, target: str, holds: Sequence[GuardEntry]) -> int
     """Release what is held for a class or source, and for other entries that are over."""
     targets, store = {target, *(hold.target for hold in holds)}, asked.store.holds
     return sum(
-        store.release_all(cause, lifting=_lifting(asked, target)).due
+        release_all(store, cause, lifting=_lifting(asked, target)).due
         for cause in store.held_causes()
         if cause.code is HoldCode.GUARD and cause.target in targets
     )

@@ -13,7 +13,8 @@ from relaygw.operations.providers import hold_object, holds_of
 from relaygw.operations.queue_actions import RETRY, Order, change_queued, found_batches
 from relaygw.operations.readers import read_line
 from relaygw.operations.verb import Asked, Done, Mistake, Parameter, Verb
-from relaygw.store.holds import PAUSED, Hold
+from relaygw.store.holds import PAUSED, Hold, release_all
+from relaygw.store.queue_entry import DeliveryEntry
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 
@@ -74,19 +75,31 @@ def _release(asked: Asked, given: Mapping[str, Any]) -> Done:
 def _release_parked(store: Store, provider: str, domain: str) -> None:
     for cause in store.holds.held_causes():
         if cause.is_refused(provider, domain):
-            store.holds.release_all(cause)
+            release_all(store.holds, cause)
 
 
 def _make_due(asked: Asked, name: str, ended: Sequence[Hold]) -> None:
     order = Order(actor=asked.actor, detail=f"provider {name} was released")
-    told = [hold.cause.words for hold in ended]
-    for reason in dict.fromkeys((*told, provider_down(name).sentence)):
+    said = [hold.cause.words for hold in ended]
+    for reason in dict.fromkeys((*said, provider_down(name).sentence)):
         waiting = Selection(
             states=frozenset({DeliveryState.DEFERRED}),
             terms=(make_term(Field.WAIT_REASON, reason),),
         )
         for ids in found_batches(asked.store, waiting):
-            change_queued(asked.store, RETRY, ids, order, now_ms=asked.now_ms)
+            waits = [
+                entry.queue_id
+                for entry in asked.store.queue.entries(ids)
+                if any(_waits_for(name, reason, part) for part in entry.deliveries)
+            ]
+            change_queued(asked.store, RETRY, waits, order, now_ms=asked.now_ms)
+
+
+def _waits_for(provider: str, reason: str, part: DeliveryEntry) -> bool:
+    """Return whether this very provider is the reason, and not one that is named or speaks alike."""
+    if reason == provider_down(provider).sentence:
+        return part.reason == reason
+    return part.provider == provider
 
 
 def _ended_words(hold: Hold) -> str:

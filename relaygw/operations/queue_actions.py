@@ -274,6 +274,13 @@ def _objection_to_retry(entry: QueueEntry, order: Order) -> LeftAlone | None:
     return LeftAlone(entry.queue_id, why)
 
 
+def _objection_to_hold(entry: QueueEntry, _: Order) -> LeftAlone | None:
+    causes = (part.causes for part in entry.deliveries if part.state in HOLD.from_states)
+    if all(any(cause.code is HoldCode.OPERATOR for cause in held) for held in causes):
+        return LeftAlone(entry.queue_id, "an operator holds it already")
+    return None
+
+
 def _objection_to_release(entry: QueueEntry, order: Order) -> LeftAlone | None:
     causes = (cause for part in entry.deliveries for cause in part.causes)
     standing = dict.fromkeys(cause.hold_id for cause in causes if cause.hold_id is not None)
@@ -345,7 +352,7 @@ HOLD = QueueAction(
     means="Held mail stays in the queue, and is not tried until it is released, whatever else "
     "held it and ends.",
     done="held", notice="held", told="held it",
-    is_usual=True,
+    is_usual=True, objection=_objection_to_hold,
 )  # fmt: skip
 RELEASE = QueueAction(
     name="release", icon="send", from_states=frozenset({_D.HELD}), reached=frozenset({_D.DEFERRED}),

@@ -10,6 +10,7 @@ from relaygw.mail.mail_class import MailClass
 from relaygw.mail.state import CLAIMABLE, DeliveryState
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GuardAction, GuardEntry
+from relaygw.store.holds import release_all
 from relaygw.store.queue_tables import Key
 from relaygw.store.store import Store
 
@@ -29,7 +30,7 @@ def release_left(store: Store) -> None:
     held = {entry.target for entry in entries if entry.action is GuardAction.HOLD}
     for cause in causes:
         if cause.target not in held:
-            store.holds.release_all(cause)
+            release_all(store.holds, cause)
     of_held = [hold_cause for hold_cause in causes if hold_cause.target in held]
     for ids in _allowed_of_held(store, entries, held):
         keys = delivery_keys(store, ids)

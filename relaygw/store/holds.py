@@ -336,19 +336,10 @@ class Holds(Repository):
             held = update(delivery).where(is_listed, waits).values(values)
             return len(beside) + tx.execute(held).rowcount
 
-    def release_all(self, cause: HoldCause, *, lifting: AuditEntry | None = None) -> Released:
-        """End a cause for all that is held for it: see `release_held`."""
-        total = NOTHING_RELEASED
-        while True:
-            released = self.release_held(cause, limit=_RELEASED_AT_ONCE, lifting=lifting)
-            total += released
-            if not released.ended:
-                return total
-
     def release_standing(self, ended: Collection[str]) -> Released:
         """End these standing holds for all that they hold, the oldest first."""
         causes = [cause for cause in self.held_causes() if cause.hold_id in ended]
-        return sum(map(self.release_all, causes), NOTHING_RELEASED)
+        return sum((release_all(self, cause) for cause in causes), NOTHING_RELEASED)
 
     def let_go(
         self, keys: Sequence[Key], cause: HoldCause, *, lifting: AuditEntry | None = None
@@ -356,6 +347,16 @@ class Holds(Repository):
         """End a cause for those of `keys` that are held for exactly this: see `release_held`."""
         with self._write() as tx:
             return _end_cause(tx, keys, cause, tx.now_ms(), lifting)
+
+
+def release_all(holds: Holds, cause: HoldCause, *, lifting: AuditEntry | None = None) -> Released:
+    """End a cause for all that is held for it, some at a time: see `Holds.release_held`."""
+    total = NOTHING_RELEASED
+    while True:
+        released = holds.release_held(cause, limit=_RELEASED_AT_ONCE, lifting=lifting)
+        total += released
+        if not released.ended:
+            return total
 
 
 def ended_entry(hold: StandingHold, actor: str, now_ms: int, detail: str) -> AuditEntry:

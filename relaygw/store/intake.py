@@ -192,8 +192,10 @@ def _hold(tx: Transaction, messages: Sequence[AcceptedMessage], for_all: HoldCau
             held = (message.queue_id, number, message.accepted_at_ms + tx.ahead_ms)
             rows.append((*held, *hold_columns(several(holds)).values()))
             causes += cause_rows(*held, holds)
-    _HOLD.run(tx, rows)
-    INSERT_CAUSES.run(tx, causes)
+    if rows:
+        _HOLD.run(tx, rows)
+    if causes:
+        INSERT_CAUSES.run(tx, causes)
 
 
 def _is_open(part: NewDelivery) -> bool:

@@ -194,7 +194,7 @@ class Queue(Repository):
             if to is _D.DEFERRED and _D.HELD in from_states:
                 note_let_go(tx, batch, now_ms)
                 lift_causes(tx, batch, actor=entry.actor, now_ms=now_ms)
-            elif hold is not None and _D.HELD in from_states:
+            elif to is _D.HELD and hold is not None and _D.HELD in from_states:
                 number = len(add_cause(tx, delivery.c.queue_id.in_(batch), hold, now_ms))
             number += tx.execute(update(delivery).where(may_go).values(values)).rowcount
             _settle_recipients(tx, batch, to, now_ms, self._rules)

@@ -399,7 +399,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     call("holds.release_standing", {standing.hold_id})
     call("holds.renew_probe", hold.scope, hold.key, hold.probe_at_ms)
     call("holds.drop_hold", "provider", "q", entry=entry("provider.release"))
-    assert 0 <= call("holds.held_ms", "p", since_ms=now_ms - 5000) < TOLERANCE_MS
+    assert 0 <= call("holds.stopped_ms", "p", since_ms=now_ms - 5000) < TOLERANCE_MS
 
     call("sandbox.index", {seen.queue_id: ContentFacts()})
     call("sandbox.mark_read", [seen.queue_id], is_read=True)

@@ -226,7 +226,7 @@ async def test_mail_of_the_guard_that_is_released_is_held_by_the_hold(tmp_path: 
     ):
         done = ask(rig, sender_domain="shop.test")
         by_guard = HoldCause(HoldCode.GUARD, "0123456789abcdef much")
-        mail = accepted("ann@gmx.test", at_ms=clock_ms(), hold=by_guard)
+        mail = accepted("ann@gmx.test", at_ms=clock_ms(), holds=(by_guard,))
         rig.accept(mail)
         await rig.wait_for(mail, D.HELD)
         assert rig.store.holds.release_held(by_guard, limit=9).due == 1

@@ -107,6 +107,7 @@ SEAMS = (
     "store.outbox.",
     "store.suppression_list.",
     "store.queue_entry.",
+    "store.queue_tables.Key",
     "store.selection.",
     "store.shape.",
     "store.outcomes.Recorded",

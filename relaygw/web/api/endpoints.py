@@ -84,7 +84,12 @@ post_verb(standing_holds.ADD, "/holds", answers.StandingHoldSet)
 post_verb(
     standing_holds.END,
     "/holds/{id}/end",
-    answer_with(id=str, released=(int, said("deliveries that are due now"))),
+    answer_with(
+        id=str,
+        released=(int, said("deliveries that are due now")),
+        still_held=(int, said("deliveries that something else holds")),
+        held_for=(list[str], said("what holds these")),
+    ),
 )
 
 _get("/suppressions", suppressions.LISTED, parameters=suppressions.LIST_PARAMETERS)(

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from relaygw.mail.clock import clock_ms
+from relaygw.mail.hold import provider_down
 from relaygw.mail.standing_hold import HoldScope
 from relaygw.mail.state import DeliveryState
-from relaygw.store.holds import ended_entry
+from relaygw.store.holds import Hold, ended_entry
 from tests.builders import accepted
 from tests.integration.cli.conftest import Desk
 from tests.tables import each_of
@@ -148,3 +149,18 @@ def test_an_unknown_id_is_said(desk: Desk) -> None:
 def test_many_waiting_messages_are_held_in_time(desk: Desk) -> None:
     desk.store.intake.accept_batch([accepted("a@gmx.test", at_ms=clock_ms()) for _ in range(1_200)])
     assert add(desk, "--client", "127.0.0.0/8")["waiting"] == 1_200
+
+
+def test_the_release_of_a_provider_makes_no_mail_of_one_named_like_it_due(desk: Desk) -> None:
+    ids = {}
+    for name in ("main", "main-eu"):
+        ids[name] = desk.add(f"{name}@cust.test")
+        desk.attempt(D.DEFERRED, reason=provider_down(name).sentence)
+        stop = Hold(
+            scope="provider", key=name, reason="r", remedy="", since_ms=clock_ms(), probe_at_ms=None
+        )
+        desk.store.holds.put_hold(stop)
+    due = {name: desk.due_at_ms(queue_id) for name, queue_id in ids.items()}
+    assert desk.run("provider", "release", "main").exit_code == 0
+    assert desk.due_at_ms(ids["main"]) < due["main"]
+    assert desk.due_at_ms(ids["main-eu"]) == due["main-eu"]

@@ -67,7 +67,7 @@ async def test_changes_by_ids(serve: Serve, store: Store) -> None:
     assert entry.detail == "api note='look at it'"
     again = (await client.post(f"{API}/queue/hold", json={"ids": [one]})).json()
     assert again["number"] == 0
-    assert "hold is for mail that is deferred or incoming" in again["left"][0]["why"]
+    assert "an operator holds it already" in again["left"][0]["why"]
 
 
 async def test_changes_by_conditions(serve: Serve, store: Store) -> None:

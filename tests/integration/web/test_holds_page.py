@@ -82,7 +82,12 @@ async def test_the_api(serve: Serve, store: Store) -> None:
     assert (await client.get(API)).json() == {"holds": [added]}
     assert (await client.get("/api/gateway/v1/status")).json()["standing_holds"] == [added]
     ended = await client.post(f"{API}/{added['id']}/end")
-    assert ended.json() == {"id": added["id"], "released": 1}
+    assert ended.json() == {
+        "id": added["id"],
+        "released": 1,
+        "still_held": 0,
+        "held_for": [],
+    }
     again = await client.post(f"{API}/{added['id']}/end")
     assert again.status_code == 404
     for given, said in (

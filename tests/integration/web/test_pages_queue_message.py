@@ -54,7 +54,7 @@ async def test_actions_fit_the_state(serve: Serve, store: Store) -> None:
     assert await actions() == {"retry", "hold", "move", "expire", "delete"}
     done = await send(client, action="hold", tick=queue_id, back="message", confirmed="1")
     assert done.headers["location"] == f"/queue/{queue_id}?did=held&number=1"
-    assert await actions() == {"release", "move", "expire", "delete"}
+    assert await actions() == {"release", "hold", "move", "expire", "delete"}
     await send(client, action="delete", tick=queue_id, confirmed="1")
     assert await actions() == {"undelete"}
 
