@@ -96,7 +96,7 @@ def _make_due(asked: Asked, name: str, ended: Sequence[Hold]) -> None:
 
 
 def _waits_for(provider: str, reason: str, part: DeliveryEntry) -> bool:
-    """Return whether this very provider is the reason, and not one that is named or speaks alike."""
+    """Return whether this very provider is the reason, not one with a like name or words."""
     if reason == provider_down(provider).sentence:
         return part.reason == reason
     return part.provider == provider

@@ -157,7 +157,12 @@ def test_the_release_of_a_provider_makes_no_mail_of_one_named_like_it_due(desk: 
         ids[name] = desk.add(f"{name}@cust.test")
         desk.attempt(D.DEFERRED, reason=provider_down(name).sentence)
         stop = Hold(
-            scope="provider", key=name, reason="r", remedy="", since_ms=clock_ms(), probe_at_ms=None
+            scope="provider",
+            key=name,
+            reason="535 key",
+            remedy="",
+            since_ms=clock_ms(),
+            probe_at_ms=None,
         )
         desk.store.holds.put_hold(stop)
     due = {name: desk.due_at_ms(queue_id) for name, queue_id in ids.items()}
