@@ -17,6 +17,7 @@ from relaygw.operations.queue_actions import (
     routes_taken,
 )
 from relaygw.settings.model import Settings
+from relaygw.store.audit import AuditEntry
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 
@@ -24,14 +25,30 @@ from relaygw.store.store import Store
 def flush(
     store: Store, settings: Settings, wake_workers: Callable[[], None], actor: str, queue_id: str
 ) -> int:
-    """Make all deferred messages due, or one; return how many. Raises StoreUnavailable."""
+    """Make all deferred messages due, or one; return how many. Raises StoreUnavailable.
+
+    One line of the audit trail has their number, however many there are: any user may do this.
+    """
     ids = (queue_id,) if queue_id else ()
     selection = Selection(queue_ids=ids, states=RETRY.from_states)
-    order = Order(actor=actor, detail="by a local user", routes=routes_taken(store, settings))
+    order = Order(actor=actor, is_audited=False, routes=routes_taken(store, settings))
     changed = 0
-    for batch in found_batches(store, selection):
-        begun_s = time.thread_time()
-        changed += len(change_queued(store, RETRY, batch, order, now_ms=clock_ms()).changed)
-        wake_workers()
-        time.sleep(time.thread_time() - begun_s)
+    try:
+        for batch in found_batches(store, selection):
+            begun_s = time.thread_time()
+            changed += len(change_queued(store, RETRY, batch, order, now_ms=clock_ms()).changed)
+            wake_workers()
+            time.sleep(time.thread_time() - begun_s)
+    finally:
+        if changed:
+            store.audit.add(
+                AuditEntry(
+                    at_ms=clock_ms(),
+                    actor=actor,
+                    action=f"queue.{RETRY.name}",
+                    target=queue_id,
+                    affected=changed,
+                    detail="by a local user",
+                )
+            )
     return changed

@@ -61,6 +61,9 @@ class Order:
     senders: Sequence[str] = ()  # whom that provider may send as; none: everybody
     routes: frozenset[str] | None = None  # that mail is sent of; None: nobody can tell
     screen: Screen | None = None  # who may receive now; None: whoever sends finds out
+    is_audited: bool = (
+        True  # with the ids of its mail; False: who gives it writes a line of its own
+    )
     pauses_of: Settings | None = None  # by these a retry ends the pauses of its mail's providers
 
 
@@ -249,6 +252,7 @@ def _write(
         to=state,
         hold=HoldCause(HoldCode.OPERATOR, order.note or order.actor) if action is HOLD else None,
         entry=entry,
+        is_audited=order.is_audited,
     )
 
 

@@ -7,9 +7,12 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 
-from sqlalchemy import or_, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
+from relaygw.mail.clock import DAY_MS
+from relaygw.policy.settings_change import SETTINGS_CHANGE
+from relaygw.store.batches import in_batches
 from relaygw.store.database import Repository, Row, Statement, Transaction, insert_into
 from relaygw.store.schema import has_text
 from relaygw.store.side_tables import audit
@@ -23,6 +26,9 @@ _LATEST = Statement(
     ORDER BY at_ms DESC, audit_id LIMIT {?}
     """
 )
+
+AUDIT_DAYS = 400
+"""How long a line is kept: a year can be compared with the one before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +95,21 @@ def add_audit(tx: Transaction, entry: AuditEntry, affected: int) -> None:
 def add_audits(tx: Transaction, entries: Sequence[AuditEntry]) -> None:
     """Write several lines."""
     _ADD.run(tx, [_row(tx, secrets.token_hex(8), entry, entry.affected) for entry in entries])
+
+
+def old_audit(tx: Transaction, *, limit: int) -> list[str]:
+    """Return the ids of lines that are older than AUDIT_DAYS, the oldest first."""
+    before_ms = tx.now_ms() - AUDIT_DAYS * DAY_MS
+    # what the settings are now is known by the latest of theirs
+    is_old = (audit.c.at_ms < before_ms) & (audit.c.action != SETTINGS_CHANGE)
+    query = select(audit.c.audit_id).where(is_old).order_by(audit.c.at_ms)
+    return [audit_id for (audit_id,) in tx.execute(query.limit(limit))]
+
+
+def forget_audit(tx: Transaction, audit_ids: Sequence[str]) -> None:
+    """Delete lines of the trail."""
+    for batch in in_batches(audit_ids):
+        tx.execute(delete(audit).where(audit.c.audit_id.in_(batch)))
 
 
 def _row(tx: Transaction, audit_id: str, entry: AuditEntry, affected: int) -> Row:

@@ -11,6 +11,7 @@ from sqlalchemy import case, delete, select, tuple_, update
 
 from relaygw.mail.queue_id import first_id_at
 from relaygw.mail.state import DeliveryState
+from relaygw.store.audit import forget_audit, old_audit
 from relaygw.store.batches import in_batches
 from relaygw.store.captured_index import forget_captured, stray_index_rows
 from relaygw.store.database import (
@@ -132,18 +133,23 @@ class Janitor(Repository):
             return _purge(tx, found, cutoffs)
 
     def _tidy(self, *, limit: int, is_thorough: bool) -> None:
-        """Delete logins that have expired and, thoroughly, what deleted messages left behind."""
+        """Delete logins that have expired and, thoroughly, what deleted messages left behind.
+
+        Then also lines of the audit trail that are over their time.
+        """
         expires_at_ms = web_session.c.expires_at_ms
         with self._read() as tx:
             oldest_ms = _FIRST_EXPIRY.fetch(tx)[0][0]
             has_expired = oldest_ms is not None and oldest_ms <= tx.now_ms()
             strays = stray_index_rows(tx, limit=limit) if is_thorough else []
             wordless = stray_words(tx, limit=_OLDEST) if is_thorough else []
-        if has_expired or strays or wordless:
+            done_long_ago = old_audit(tx, limit=limit) if is_thorough else []
+        if has_expired or strays or wordless or done_long_ago:
             with self._write(Write.UNSYNCED) as tx:
                 tx.execute(delete(web_session).where(expires_at_ms <= tx.now_ms()))
                 forget_captured(tx, strays)
                 forget_words(tx, wordless)
+                forget_audit(tx, done_long_ago)
 
     def shed_content(self, older_than_ms: int) -> bool:
         """Delete a piece of content of uncaptured mail finished so long ago; False: none left."""

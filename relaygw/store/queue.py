@@ -179,11 +179,13 @@ class Queue(Repository):
         to: DeliveryState,
         hold: HoldCause | None = None,
         entry: AuditEntry,
+        is_audited: bool = True,
     ) -> int:
         """Move the deliveries of `queue_ids` that are in `from_states`; audited; return how many.
 
-        They are due at the time of `entry`. Active ones stay, whatever `from_states` says. To hold
-        what is held gives it one cause more; to let it go lifts them all.
+        They are due at the time of `entry`, which is written unless its actor audits all at once.
+        Active ones stay, whatever `from_states` says. To hold what is held gives it one cause more;
+        to let it go lifts them all.
         """
         may_leave = [state.value for state in from_states & sources_of(to) - {_D.ACTIVE}]
 
@@ -200,7 +202,7 @@ class Queue(Repository):
             _settle_recipients(tx, batch, to, now_ms, self._rules)
             return number
 
-        return self._change(queue_ids, entry, change)
+        return self._change(queue_ids, entry, change, is_audited=is_audited)
 
     def undelete(self, queue_ids: Sequence[str], *, entry: AuditEntry) -> int:
         """Take deliveries out of the trash; audited; return how many.
@@ -279,6 +281,8 @@ class Queue(Repository):
         queue_ids: Sequence[str],
         entry: AuditEntry,
         change: Callable[[Transaction, Sequence[str], int], int],
+        *,
+        is_audited: bool = True,
     ) -> int:
         """Change messages, all or none; audited; return how many deliveries."""
         batches = list(in_batches(sorted(queue_ids)))
@@ -290,7 +294,8 @@ class Queue(Repository):
                 ordered = mine.order_by(recipient.c.queue_id, recipient.c.rcpt_no)
                 tx.execute(ordered.with_for_update()).all()
             number = sum(change(tx, batch, now_ms) for batch in batches)
-            add_audit(tx, entry, number)
+            if is_audited:
+                add_audit(tx, entry, number)
             return number
 
 

@@ -50,8 +50,9 @@ def test_any_user_flushes_once_in_ten_seconds(
         )
         assert run_as(command, ANOTHER, "-i", queue_id, name="postqueue") == (0, b"", b"")
         gateway.wait_for_log(f"{queue_id}: .*status=sent")
-        who = {entry.actor for entry in gateway.store.audit.entries(limit=9)}
-        assert {"nobody", str(ANOTHER)} <= who
+        lines = {entry.actor: entry for entry in gateway.store.audit.entries(limit=9)}
+        assert (lines["nobody"].target, lines["nobody"].affected) == ("", 1), "ids are not listed"
+        assert (lines[str(ANOTHER)].target, lines[str(ANOTHER)].affected) == (queue_id, 1)
 
 
 @needs("root")
