@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from relaygw.mail.state import RecipientState
 from relaygw.store.database import BatchStatement, Repository, Row, Statement, Transaction
+from relaygw.store.held_causes import IN_FORCE
 from relaygw.store.intake import finish_messages
 from relaygw.store.outcomes import MAX_REPLY, Settled
 from relaygw.store.queue_tables import Key
@@ -112,17 +113,15 @@ _PUT_OFF = BatchStatement(
     columns=3,
 )
 _LET_GO = BatchStatement(
-    """
+    f"""
     INSERT INTO key_generation (queue_id, rcpt_no, generation, since_ms)
     SELECT recipient.queue_id, recipient.rcpt_no, 1, v.column2
-    FROM (VALUES {rows}) AS v
+    FROM (VALUES {{rows}}) AS v
     JOIN delivery ON delivery.queue_id = v.column1
     JOIN recipient ON recipient.queue_id = delivery.queue_id
         AND recipient.delivery_no = delivery.delivery_no AND recipient.state = 'pending'
     WHERE delivery.state = 'held' AND (delivery.hold_code = 'in_doubt' OR EXISTS (
-        SELECT 1 FROM held_cause WHERE held_cause.queue_id = delivery.queue_id
-        AND held_cause.delivery_no = delivery.delivery_no AND held_cause.hold_code = 'in_doubt'
-        AND held_cause.lifted_at_ms IS NULL AND held_cause.since_ms >= delivery.held_at_ms
+        SELECT 1 FROM held_cause WHERE held_cause.hold_code = 'in_doubt' AND {IN_FORCE}
     ))
     ON CONFLICT (queue_id, rcpt_no) DO UPDATE
     SET generation = key_generation.generation + 1, since_ms = excluded.since_ms

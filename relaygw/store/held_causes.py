@@ -35,7 +35,7 @@ from relaygw.store.queue_tables import Key, delivery, held_cause
 _C, _D = held_cause.c, delivery.c
 _IS_ITS = (_C.queue_id == _D.queue_id) & (_C.delivery_no == _D.delivery_no)
 IN_FORCE = and_(_IS_ITS, _C.lifted_at_ms.is_(None), _C.since_ms >= _D.held_at_ms)
-"""A row of a cause that its delivery is held for."""
+"""A row of a cause that its delivery is held for; as a string it is SQL without parameters."""
 HAS_SEVERAL = and_(
     func.coalesce(_D.hold_code, "") == HoldCode.OTHER.value,
     func.substr(func.coalesce(_D.reason, ""), 1, len(SEVERAL)) == SEVERAL,
@@ -74,22 +74,22 @@ def held_deliveries(tx: Transaction, which: ColumnElement[bool]) -> Causes:
     columns = _D["queue_id", "delivery_no", "hold_code", "hold_key", "reason"]
     query = select(*columns, func.coalesce(_D.held_at_ms, _D.changed_at_ms)).where(which, is_held)
     rows = tx.execute(query.order_by(_D.queue_id, _D.delivery_no).with_for_update()).all()
-    found = {(row[0], row[1]): [Held(cause_in(*row[2:5]), row[5])] for row in rows}
-    said = [key for key, held in found.items() if held[0].cause.is_of_several]
-    return found | causes_of(tx, said)
+    alone = {(row[0], row[1]): [Held(cause_in(*row[2:5]), row[5])] for row in rows}
+    of_several = [key for key, held in alone.items() if held[0].cause.is_of_several]
+    return alone | causes_of(tx, of_several)
 
 
 def causes_of(tx: Transaction, keys: Collection[Key]) -> Causes:
     """Return those of the deliveries that are held for several causes, with these."""
-    found: Causes = defaultdict(list)
+    causes: Causes = defaultdict(list)
     if not keys:
-        return found
+        return causes
     query = select(*_C["queue_id", "delivery_no", "hold_code", "hold_key", "since_ms"])
     is_listed = tuple_(_C.queue_id, _C.delivery_no).in_(list(keys))
     ordered = query.join(delivery, IN_FORCE).where(is_listed).order_by(_C.cause_no)
     for queue_id, delivery_no, code, key, since_ms in tx.execute(ordered):
-        found[queue_id, delivery_no].append(Held(HoldCause(HoldCode(code), key), since_ms))
-    return found
+        causes[queue_id, delivery_no].append(Held(HoldCause(HoldCode(code), key), since_ms))
+    return causes
 
 
 def add_cause(
@@ -142,9 +142,9 @@ def end_causes(
     makes those due that nothing holds any more.
     """
     known = held_deliveries(tx, which)
-    over = {key: [it for it in held if is_over(it.cause)] for key, held in known.items()}
+    over = {key: [each for each in held if is_over(each.cause)] for key, held in known.items()}
     over = {key: held for key, held in over.items() if held}
-    left = {key: [it for it in known[key] if it not in held] for key, held in over.items()}
+    left = {key: [each for each in known[key] if each not in held] for key, held in over.items()}
     if lifted_by is not None:
         _note_lifted(tx, over, lifted_by, now_ms)
     write_causes(tx, {key: held for key, held in left.items() if held}, now_ms)

@@ -55,10 +55,7 @@ _SAID = Statement(
     SELECT hold_code, hold_key, reason FROM delivery WHERE state = 'held' AND {IS_OPEN}
     UNION
     SELECT held_cause.hold_code, held_cause.hold_key, NULL
-    FROM delivery JOIN held_cause ON held_cause.queue_id = delivery.queue_id
-        AND held_cause.delivery_no = delivery.delivery_no
-    WHERE state = 'held' AND {IS_OPEN}
-        AND held_cause.lifted_at_ms IS NULL AND held_cause.since_ms >= delivery.held_at_ms
+    FROM delivery JOIN held_cause ON {IN_FORCE} WHERE state = 'held' AND {IS_OPEN}
     """
 )
 _C = delivery.c
@@ -392,17 +389,17 @@ def _cause(code: str | None, key: str | None, reason: str | None) -> HoldCause:
 
 def _summed(groups: Iterable[HeldMail]) -> list[HeldMail]:
     """Return groups of held mail with those of one route and cause as one."""
-    found: dict[tuple[str, HoldCause], HeldMail] = {}
+    summed: dict[tuple[str, HoldCause], HeldMail] = {}
     for group in groups:
-        other = found.setdefault((group.route, group.cause), group)
+        other = summed.setdefault((group.route, group.cause), group)
         ids = {*group.examples, *other.examples}
-        found[group.route, group.cause] = replace(
+        summed[group.route, group.cause] = replace(
             group,
             deliveries=group.deliveries + (0 if other is group else other.deliveries),
             since_ms=min(group.since_ms, other.since_ms),
             examples=tuple(dict.fromkeys((min(ids), max(ids)))),
         )
-    return sorted(found.values(), key=attrgetter("since_ms"))
+    return sorted(summed.values(), key=attrgetter("since_ms"))
 
 
 def _end_cause(
