@@ -171,6 +171,11 @@ def test_an_older_version_lets_nothing_go_that_has_a_cause_left(store: Store) ->
         at_ms=store.clock_ms() + 60_000,
     )
     assert part_of(store, message.queue_id).causes == (OPERATOR,)
+    assert store.holds.held_causes() == [OPERATOR], (
+        "rows from before it was held again count no more"
+    )
+    assert [group.cause for group in store.holds.held_mail()] == [OPERATOR]
+    assert store.holds.release_held(PROMO, limit=9).ended == 0
     assert store.holds.release_held(OPERATOR, limit=9).due == 1
 
 
